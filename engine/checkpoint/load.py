@@ -1,0 +1,75 @@
+"""Continue a run from its newest valid checkpoint, or say why that would be another run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from engine.checkpoint.save import RNG, STATE, Progress, Savable, wishes
+from engine.checkpoint.state import fingerprint, restore_rng
+from engine.checkpoint.store import Found, Store
+from engine.config import Run
+from engine.dist import World
+from engine.errors import WishError
+
+
+def resume(
+    store: Store, *, engine: Savable, run: Run, world: World, say: Callable[[str], None]
+) -> Progress | None:
+    """Put weights, optimizer and random states back (a collective); None where there is nothing to continue.
+
+    Args:
+        store: the run's checkpoints.
+        engine: the freshly prepared model.
+        run: the Run.
+        world: the ranks.
+        say: told of every checkpoint that is skipped, and why.
+
+    Raises:
+        WishError: the newest checkpoint belongs to another world size, model, or set of wishes.
+    """
+    found = world.share(_find(store, say) if world.first else None)
+    if found is None:
+        return None
+    _demand_same_run(found, engine, run, world)
+    engine.load(found.path / STATE)
+    restore_rng(json.loads((found.path / STATE / f"{RNG}-{world.rank}.json").read_text(encoding="utf-8")))
+    return Progress(**found.facts["progress"])
+
+
+def _find(store: Store, say: Callable[[str], None]) -> Found | None:
+    found = store.newest()
+    for rejected in store.rejected:
+        say(str(rejected))
+    return found
+
+
+def _demand_same_run(found: Found, engine: Savable, run: Run, world: World) -> None:
+    name = found.path.name
+    then = found.facts["world_size"]
+    if then != world.size:
+        raise WishError(
+            f"checkpoint {name} was written by {then} ranks and this run has {world.size}",
+            f"set parallel.processes so that there are {then} ranks, or start afresh in another `output` folder",
+        )
+    before, now = found.facts["wishes"], wishes(run, world)["wishes"]
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
+        described = ", ".join(f"{key} {_short(before.get(key), now[key])}" for key in changed)
+        raise WishError(
+            f"checkpoint {name} is of a run with other wishes: {described}",
+            "undo the change, or start afresh in another `output` folder",
+        )
+    if found.facts["fingerprint"] != fingerprint(engine.model):
+        raise WishError(
+            f"checkpoint {name} is of another model than {run.model.path} (names or shapes differ)",
+            "point model.path at the model the run was started with, or use another `output` folder",
+        )
+
+
+def _short(before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in now if before.get(key) != now[key]]
+        return "; ".join(f"{key}: {_short(before.get(key), now[key])}" for key in keys)
+    return f"{str(before)[:60]} -> {str(now)[:60]}"

@@ -1,0 +1,163 @@
+"""Write a checkpoint: weights others can load, state a resume needs, checked before it is called good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from engine.checkpoint.state import capture_rng, fingerprint, shapes
+from engine.checkpoint.store import Store
+from engine.checkpoint.verify import reopen
+from engine.config import Run
+from engine.dist import World
+from engine.errors import TemperError
+
+WEIGHTS, STATE, RNG = "weights", "state", "rng"
+# fp32 master weight, two Adam moments, and the 16-bit copy that others load.
+BYTES_PER_TRAINED_WEIGHT = 14
+
+
+class Savable(Protocol):
+    """What is saved: a model under a strategy (see `engine.train.engine.Engine`)."""
+
+    model: Any
+
+    def weights(self, *, every_rank: bool) -> dict[str, Tensor]:
+        """Trainable weights, whole, on rank 0."""
+
+    def save(self, folder: Path) -> None:
+        """Write master weights and optimizer state."""
+
+    def load(self, folder: Path) -> None:
+        """Read them again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. `trained_tokens`, `tokens` and `seconds` are totals over all attempts and ranks."""
+
+    step: int
+    trained_tokens: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    waited: int = 0
+    """Measurements of the watched metric since it last improved."""
+
+
+def save(
+    store: Store,
+    progress: Progress,
+    *,
+    engine: Savable,
+    tokenizer: Any,
+    run: Run,
+    world: World,
+    metrics: Mapping[str, float],
+) -> Path:
+    """Save a step's checkpoint (a collective) and return its folder.
+
+    Raises:
+        TemperError: no room, or the weights read back are not the model's; older checkpoints are untouched.
+    """
+    step = progress.step
+    trained = sum(_elements(shape) for shape in shapes(engine.model, trainable_only=True).values())
+    _together(world, lambda: _begin(store, step, trained))
+    folder = store.partial(step)
+    if world.first:
+        with store.guard(step):
+            _write(folder, engine, tokenizer, world)
+    else:
+        _write(folder, engine, tokenizer, world)
+    world.barrier()
+    facts = wishes(run, world) | {"fingerprint": fingerprint(engine.model), "progress": _plain(progress)}
+    _together(world, lambda: store.publish(step, metrics=metrics, facts=facts))
+    return store.path(step)
+
+
+def wishes(run: Run, world: World) -> dict[str, Any]:
+    """The part of a Run that a resume may not change without becoming another run."""
+    # The optimizer's own settings come back with its state, so a change of them would pass unnoticed.
+    optimizer = ("optimizer", "weight_decay", "beta1", "beta2", "epsilon")
+    kept = {"train": ("global_batch", *optimizer), "parallel": ("strategy", "precision")}
+    picked = {
+        f"{section}.{key}": getattr(getattr(run, section), key)
+        for section, keys in kept.items()
+        for key in keys
+    }
+    data = run.data.model_dump(mode="json", exclude={"processes", "decontaminate"}) if run.data else None
+    adapter = run.adapter.model_dump(mode="json")
+    return {
+        "world_size": world.size,
+        "wishes": picked | {"seed": run.seed, "model.path": run.model.path, "adapter": adapter, "data": data},
+    }
+
+
+def _write(folder: Path, engine: Savable, tokenizer: Any, world: World) -> None:
+    state = folder / STATE
+    state.mkdir(exist_ok=True)
+    engine.save(state)
+    (state / f"{RNG}-{world.rank}.json").write_text(json.dumps(capture_rng()), encoding="utf-8")
+    weights = engine.weights(every_rank=False)
+    if world.first:
+        write_weights(folder / WEIGHTS, engine.model, weights, tokenizer)
+
+
+def write_weights(folder: Path, model: Any, weights: dict[str, Tensor], tokenizer: Any) -> None:
+    """Write what `from_pretrained` takes (an adapter alone, for a PEFT model), then read it back and compare.
+
+    Raises:
+        TemperError: names, shapes or values on disk are not the model's.
+    """
+    model.save_pretrained(str(folder), state_dict=weights)
+    tokenizer.save_pretrained(str(folder))
+    expected = shapes(model, trainable_only=True)
+    if hasattr(model, "peft_config"):
+        # PEFT leaves the adapter's own name out of the file.
+        expected = {name.replace(".default.", "."): shape for name, shape in expected.items()}
+    else:
+        expected = _as_published(model, expected)
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    reopen(folder, expected, tied=set(tied))
+
+
+def _as_published(model: Any, expected: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the hub's format: transformers holds some models otherwise, e.g. experts in one tensor."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    blank = {name: torch.empty(shape, device="meta") for name, shape in expected.items()}
+    return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, blank).items()}
+
+
+def _begin(store: Store, step: int, trained: int) -> None:
+    store.begin(step, needed_bytes=trained * BYTES_PER_TRAINED_WEIGHT)
+
+
+def _together(world: World, act: Any) -> None:
+    """Rank 0 acts; if it cannot, every rank raises its error, so that none waits for it."""
+    error: TemperError | None = None
+    if world.first:
+        try:
+            act()
+        except TemperError as raised:
+            error = raised
+    error = world.share(error)
+    if error is not None:
+        raise error
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _plain(progress: Progress) -> dict[str, Any]:
+    return {name: getattr(progress, name) for name in Progress.__slots__}

@@ -1,0 +1,46 @@
+"""Typed wishes: one YAML is one Run. Imports neither torch nor transformers."""
+
+from engine.config.deepspeed import deepspeed_settings
+from engine.config.load import Loaded, dump, load, schema, show
+from engine.config.rules import Finding, check, demand
+from engine.config.run import Run
+from engine.config.sections import (
+    Adapter,
+    Checkpoint,
+    Data,
+    Evaluate,
+    Fim,
+    Model,
+    Parallel,
+    Sandbox,
+    Source,
+    Track,
+    Train,
+)
+from engine.config.shape import ModelShape, shape
+
+__all__ = [
+    "Adapter",
+    "Checkpoint",
+    "Data",
+    "Evaluate",
+    "Fim",
+    "Finding",
+    "Loaded",
+    "Model",
+    "ModelShape",
+    "Parallel",
+    "Run",
+    "Sandbox",
+    "Source",
+    "Track",
+    "Train",
+    "check",
+    "deepspeed_settings",
+    "demand",
+    "dump",
+    "load",
+    "schema",
+    "shape",
+    "show",
+]

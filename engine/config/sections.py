@@ -1,0 +1,264 @@
+"""The sections of a Run: every wish a user can write, typed, with its meaning and the reason of its default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+# The libraries that read it know no home folder.
+Place = Annotated[str, AfterValidator(lambda text: str(Path(text).expanduser()) if text[:1] == "~" else text)]
+
+
+class Section(BaseModel):
+    """A part of a Run: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Model(Section):
+    """Which weights to start from and how they are held."""
+
+    path: Place
+    """A folder or a hub id that `AutoModelForCausalLM` takes."""
+    tokenizer: Place | None = None
+    """A folder or hub id of the tokenizer; empty: the model's own."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; empty: the default branch."""
+    init: Literal["pretrained", "scratch"] = "pretrained"
+    """`scratch` draws new weights from the folder's config.json and the run's seed."""
+    attention: Literal[
+        "auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"
+    ] = "auto"
+    """Attention implementation, by its name in transformers; `auto` lets transformers choose."""
+    activation_checkpointing: bool = False
+    """Recompute activations in backward: about a third more compute for much less memory."""
+    trust_remote_code: bool = False
+    """Run model code that ships with the weights. Off, since it is code by strangers."""
+
+
+class Adapter(Section):
+    """What is trained: all weights, or a low-rank adapter beside frozen (and perhaps quantised) ones."""
+
+    kind: Literal["full", "lora", "qlora"] = "full"
+    """`full` trains every weight; `lora` an adapter; `qlora` an adapter over a 4-bit base."""
+    rank: Positive = 16
+    """Inner size of the low-rank matrices (LoRA, arXiv 2106.09685)."""
+    alpha: PositiveFloat = 32.0
+    """Scale of the update: the product is multiplied by alpha / rank (alpha / sqrt(rank) with `rslora`)."""
+    dropout: Fraction = 0.0
+    """Dropout before the adapter."""
+    rslora: bool = False
+    """Rank-stabilised scaling (arXiv 2312.03732), worth having from rank 64 up."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """`all-linear`, a list of module name endings, or one regular expression over full module names."""
+    quant: Literal["nf4", "fp4"] = "nf4"
+    """4-bit data type of the frozen base (QLoRA, arXiv 2305.14314)."""
+    double_quant: bool = True
+    """Quantise the quantisation constants too: saves about 0.4 bits a weight."""
+
+
+class Source(Section):
+    """One place rows come from."""
+
+    path: str
+    """A JSONL, Parquet or CSV file, a folder of them, or a hub id."""
+    format: Literal["auto", "messages", "completion", "instruction", "text", "code"] = "auto"
+    """`messages` chat turns; `completion` prompt + completion; `instruction` instruction/input/output; `text` plain;
+    `code` for fill-in-the-middle. `auto` decides by the field names of the first row."""
+    fields: dict[str, str] = {}
+    """Renames: the format's field name to the file's column, e.g. `{prompt: question}`."""
+    split: str = "train"
+    """Split of a hub dataset."""
+    name: str | None = None
+    """Configuration name of a hub dataset."""
+    weight: PositiveFloat = 1.0
+    """Epochs of this source in one of the mixture: 2 shows every row twice, 0.5 half of them (others each epoch)."""
+
+
+class Fim(Section):
+    """Fill-in-the-middle (arXiv 2207.14255), applied to rows of format `code`."""
+
+    rate: Fraction = 0.5
+    """Share of code rows that are cut into prefix, suffix and middle; the rest stay left-to-right."""
+    spm_rate: Fraction = 0.5
+    """Share of the cut rows written suffix-prefix-middle; the rest prefix-suffix-middle."""
+
+
+class Data(Section):
+    """Which rows are learnt from, and how they become batches."""
+
+    train: tuple[Source, ...]
+    """Sources of the training mixture."""
+    validation: tuple[Source, ...] = ()
+    """Sources of the validation set; empty: cut `validation_fraction` from the training rows."""
+    validation_fraction: Fraction = 0.0
+    """Share of training rows set aside for validation, chosen by the run's seed."""
+    test_fraction: Fraction = 0.0
+    """Share of training rows set aside and never read by training, chosen by the run's seed."""
+    max_length: Positive = 1024
+    """Tokens in a row; also the length packed rows are filled to."""
+    overlong: Literal["refuse", "drop", "truncate"] = "refuse"
+    """What to do with a sample longer than `max_length`: refuse the run, drop the sample, or cut its end."""
+    packing: bool = True
+    """Fill rows with several samples by best fit; positions restart, so samples do not see each other."""
+    mask_prompt: bool = True
+    """Train on completions and assistant turns only; `false` trains on prompts as well."""
+    fim: Fim = Fim()
+    """Fill-in-the-middle of rows of format `code`."""
+    chat_template: str | None = None
+    """Path of a Jinja file that replaces the tokenizer's chat template."""
+    decontaminate: bool = True
+    """Refuse training rows whose text overlaps the tasks of the run's benchmarks."""
+    processes: Positive = 1
+    """Worker processes that tokenise."""
+
+
+class Train(Section):
+    """The loop: how long, how fast, and how often it looks up."""
+
+    steps: Positive | None = None
+    """Optimizer steps; empty: `epochs` decides."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the training rows, when `steps` is empty."""
+    global_batch: Positive = 8
+    """Rows in one optimizer step, over all ranks and micro-batches."""
+    micro_batch: Positive = 1
+    """Rows one rank works on at a time: the memory lever; it does not change the result."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor"] = "adamw"
+    """`adamw` is torch's fused AdamW where it exists; the 8-bit and paged ones are bitsandbytes'."""
+    learning_rate: PositiveFloat = 2e-5
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Decoupled weight decay, on matrices only (not on norms and biases)."""
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Decay of Adam's first moment."""
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    """Decay of Adam's second moment; 0.95 is the usual value for language models."""
+    epsilon: PositiveFloat = 1e-8
+    """Adam's denominator guard."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Shape of the learning rate after warmup; `wsd` holds it and decays over the last `decay_fraction` of steps."""
+    warmup_steps: NonNegative = 0
+    """Steps of linear warmup; wins over `warmup_fraction` when not 0."""
+    warmup_fraction: Fraction = 0.0
+    """Share of all steps used for linear warmup."""
+    decay_fraction: Fraction = 0.2
+    """Share of all steps in which `wsd` decays."""
+    min_learning_rate_ratio: Fraction = 0.0
+    """Learning rate at the end, as a share of the peak."""
+    clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest gradient norm, over all parameters and ranks; 0 turns clipping off."""
+    log_every: Positive = 1
+    """Steps between two records in metrics.jsonl."""
+    validate_every: NonNegative = 0
+    """Steps between validation losses; 0: only at the end, if there is a validation set."""
+    evaluate_every: NonNegative = 0
+    """Steps between in-loop evaluations (generate, execute, pass@k); 0 turns them off."""
+    early_stop_patience: NonNegative = 0
+    """Stop after this many measurements of `checkpoint.metric` without improvement; 0 turns it off."""
+    deterministic: bool = True
+    """Ask torch for deterministic algorithms, so that a resumed run has the same loss bits."""
+
+
+class Parallel(Section):
+    """How the work is spread over ranks, and in which precision it is done."""
+
+    strategy: Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp2"] = "none"
+    """`none` one rank; `ddp` replicas; `zero1` sharded optimizer, `zero2` and gradients, `zero3` and weights
+    (arXiv 1910.02054); `fsdp2` torch's own fully sharded data parallel (arXiv 2304.11277)."""
+    processes: Positive = 1
+    """Ranks on this machine; one per accelerator, or any number on CPU."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where ranks compute; `auto` takes CUDA where it is found. CPU ranks talk over gloo."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Precision of weights, activations and gradients; master weights and optimizer state stay fp32."""
+    offload_optimizer: bool = False
+    """Keep ZeRO's optimizer state and step in host memory."""
+    offload_parameters: bool = False
+    """Keep ZeRO-3's parameters in host memory between uses."""
+    threads: NonNegative = 0
+    """CPU threads a rank may use; 0: cores divided by ranks on CPU, torch's own default otherwise."""
+    timeout_seconds: Positive = 1800
+    """How long a collective may wait for a peer."""
+
+
+class Evaluate(Section):
+    """Judgement: which tasks, how many samples, how they are drawn."""
+
+    benchmark: Literal["basics", "humaneval"] | None = None
+    """Benchmark to run; empty: none."""
+    data: str | None = None
+    """The benchmark's file or hub id, where it is not built in."""
+    split: Literal["validation", "test"] = "test"
+    """Split used by `temper evaluate`; in-loop evaluation always takes `validation` where the benchmark has one."""
+    samples: Positive = 1
+    """Samples drawn per task."""
+    k: tuple[Positive, ...] = (1,)
+    """The k of pass@k; each at most `samples`."""
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """Sampling temperature; 0 takes the likeliest token."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus: the smallest set of tokens with this much probability is kept."""
+    max_new_tokens: Positive = 512
+    """Longest answer, in tokens."""
+    batch: Positive = 16
+    """Samples generated side by side on a rank; it does not change the result beyond rounding."""
+    limit: Positive | None = None
+    """First this many tasks only; empty: all."""
+    in_loop_samples: Positive = 1
+    """Samples per task for in-loop evaluation."""
+    in_loop_limit: Positive | None = None
+    """Tasks for in-loop evaluation; empty: all of the split."""
+    chat: Literal["auto", "yes", "no"] = "no"
+    """Ask through the tokenizer's chat template; `auto` does so when there is one."""
+
+
+class Sandbox(Section):
+    """Limits for programs the model wrote."""
+
+    level: Literal["full", "user", "process"] | None = None
+    """Least isolation accepted; empty: the best this kernel grants, which is named in every result."""
+    cpu_seconds: PositiveFloat = 3.0
+    """CPU time a program may use: this decides, so that load does not change verdicts."""
+    wall_seconds: PositiveFloat = 30.0
+    """Wall time, only to catch programs that sleep."""
+    memory_mb: Positive = 1024
+    """Memory a program may use, in MiB."""
+    workers: Positive = 2
+    """Programs run side by side."""
+
+
+class Track(Section):
+    """Where progress is reported beside metrics.jsonl."""
+
+    tensorboard: bool = False
+    """Write TensorBoard event files under the run folder."""
+    wandb: str | None = None
+    """Weights & Biases project; the API key is read from the environment, never from here."""
+    live: Literal["auto", "yes", "no"] = "auto"
+    """One live line; `auto` on a terminal, plain lines elsewhere."""
+
+
+class Checkpoint(Section):
+    """What is kept, and what a start picks up."""
+
+    every: NonNegative = 0
+    """Steps between saves; 0: only at the end (and when asked to stop)."""
+    keep_last: Positive = 2
+    """Newest checkpoints kept."""
+    keep_best: NonNegative = 1
+    """Best checkpoints kept beside them, by `metric`; 0 keeps none for being best."""
+    metric: str = "validation_loss"
+    """Any logged metric, e.g. `validation_loss` or `pass@1`."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether small or large is good; `auto`: losses small, everything else large."""
+    resume: Literal["auto", "never"] = "auto"
+    """`auto` continues from the newest valid checkpoint of this run folder, if there is one."""
+    export: Literal["last", "best", "none"] = "last"
+    """Whose weights become `model/` (or `adapter/`) in the run folder, as `from_pretrained` takes them."""

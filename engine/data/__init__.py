@@ -1,0 +1,11 @@
+"""Rows to batches: sources, formats, fill-in-the-middle, masks, packing, order, loader."""
+
+from __future__ import annotations
+
+from engine.data.batch import IGNORED, Batch
+from engine.data.chat import end_of_turn
+from engine.data.loader import Loader
+from engine.data.prepare import Prepared, prepare
+from engine.data.tokenizer import load_tokenizer
+
+__all__ = ["IGNORED", "Batch", "Loader", "Prepared", "end_of_turn", "load_tokenizer", "prepare"]

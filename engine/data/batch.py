@@ -1,0 +1,85 @@
+"""One micro-batch of one rank, and how rows of samples become its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORED = -100
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A sample as tokens: `ids` int32 [n], `trained` bool [n]; the first never is, as nothing predicts it."""
+
+    id: str
+    ids: np.ndarray
+    trained: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tensors [rows, length], int64.
+
+    `labels` is aligned to `input_ids` (not shifted), -100 where not trained. `position_ids` restarts at 0 for
+    every sample and for the padding tail, which is how attention tells samples apart: there is never an
+    attention mask.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    position_ids: Tensor
+    sample_ids: tuple[str, ...]
+
+    @property
+    def trained_tokens(self) -> int:
+        """Number of targets of the next-token loss: first tokens are never among them."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            self.input_ids.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.position_ids.to(device, non_blocking=True),
+            self.sample_ids,
+        )
+
+
+def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int) -> Batch:
+    """Lay rows of samples side by side, padded to the longest row (rounded up to a multiple of 8, within
+    max_length).
+
+    A row without samples is all padding: it takes part in every collective and trains nothing.
+    """
+    longest = max((sum(len(sample) for sample in row) for row in rows), default=0)
+    rounded = max(1, -(-longest // _ALIGNMENT)) * _ALIGNMENT
+    length = max(longest, min(rounded, max_length))
+    input_ids = np.full((len(rows), length), pad_id, dtype=np.int64)
+    labels = np.full((len(rows), length), IGNORED, dtype=np.int64)
+    position_ids = np.zeros((len(rows), length), dtype=np.int64)
+    for index, row in enumerate(rows):
+        start = 0
+        for sample in row:
+            end = start + len(sample)
+            input_ids[index, start:end] = sample.ids
+            labels[index, start:end] = np.where(sample.trained, sample.ids, IGNORED)
+            position_ids[index, start:end] = np.arange(end - start)
+            # The token before belongs to another sample, so it must not be asked to predict this one.
+            labels[index, start] = IGNORED
+            start = end
+        position_ids[index, start:] = np.arange(length - start)
+    return Batch(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(labels),
+        torch.from_numpy(position_ids),
+        tuple(sample.id for row in rows for sample in row),
+    )

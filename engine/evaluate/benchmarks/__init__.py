@@ -1,0 +1,67 @@
+"""Benchmarks: tasks with hidden tests, all behind the same three functions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Protocol
+
+from engine.errors import WishError
+from engine.evaluate.benchmarks import basics, humaneval
+from engine.evaluate.task import Task
+from engine.sandbox import Program
+
+
+class Benchmark(Protocol):
+    """What a benchmark module offers."""
+
+    def load(self, source: str | None, *, split: str = "test", limit: int | None = None) -> list[Task]:
+        """Its tasks, from a file or hub id where it is not built in."""
+
+    def prompt(self, task: Task) -> str:
+        """What a base model continues."""
+
+    def program(self, task: Task, completion: str) -> Program:
+        """What is run to judge a completion."""
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "basics": basics,
+    "humaneval": humaneval,
+}
+
+__all__ = ["BENCHMARKS", "Benchmark", "find", "fingerprint", "texts"]
+
+
+def find(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        WishError: there is none.
+    """
+    if name not in BENCHMARKS:
+        raise WishError(f"there is no benchmark {name!r}", f"choose one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+def fingerprint(tasks: Sequence[Task]) -> str:
+    """SHA-256 over all that decides a score: runs with the same one were asked and judged alike."""
+    digest = hashlib.sha256()
+    for task in tasks:
+        calls = [[call.expression, repr(call.expected)] for call in task.calls]
+        fields = [task.id, task.prompt, task.entry_point, task.test, calls, task.group, task.stop]
+        digest.update(json.dumps(fields).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def texts(
+    name: str, source: str | None = None, *, splits: Sequence[str] = ("validation", "test")
+) -> list[str]:
+    """Texts of a benchmark's held-out tasks, prompt with reference, that training rows must not overlap."""
+    benchmark = find(name)
+    found: dict[str, None] = {}
+    for split in splits:
+        for task in benchmark.load(source, split=split):
+            found[task.prompt + task.reference] = None
+    return list(found)

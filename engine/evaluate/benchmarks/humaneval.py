@@ -1,0 +1,146 @@
+"""HumanEval (arXiv 2107.03374), from the hub or from any file in its format."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import io
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from engine.errors import WishError
+from engine.evaluate.task import Task
+from engine.sandbox import Program
+
+HUB_ID = "openai/openai_humaneval"
+# The Codex paper's stops, a decorator, and the fence that instruction-tuned models end code with.
+STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\n```")
+FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+
+
+def load(source: str | None, *, split: str = "test", limit: int | None = None) -> list[Task]:
+    """Read the tasks.
+
+    Args:
+        source: a JSONL file, gzipped or not, in HumanEval's format, or a hub id; None: the hub's original.
+        split: of a hub dataset; HumanEval has only `test`, which is also what `validation` gives.
+        limit: first this many tasks only.
+
+    Raises:
+        WishError: no such file or dataset, or a row that is not a task (file and line are named).
+    """
+    source = source or HUB_ID
+    rows = _from_file(Path(source)) if Path(source).exists() else _from_hub(source)
+    tasks: dict[str, Task] = {}
+    for place, row in rows:
+        task = _task(row, place)
+        if task.id in tasks:
+            raise WishError(
+                f"{place}: task_id {task.id!r} was seen before", "give each task an id of its own"
+            )
+        tasks[task.id] = task
+        if limit is not None and len(tasks) == limit:
+            break
+    if not tasks:
+        raise WishError(f"{source} holds no task", "name a file with one JSON object a line")
+    return list(tasks.values())
+
+
+def prompt(task: Task) -> str:
+    """What a base model continues."""
+    return task.prompt
+
+
+def program(task: Task, completion: str) -> Program:
+    """The program to judge: the prompt continued, its entry point, and the task's `check`.
+
+    Some checks call helpers that the prompt defines, hence the context.
+    """
+    return Program(
+        source=task.prompt + completion,
+        entry_point=task.entry_point,
+        test=task.test,
+        context=_helpers(task.prompt),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _helpers(prompt: str) -> str:
+    """The prompt as a module of its own; without a docstring its last function still lacks a body."""
+    for source in (prompt, f"{prompt.rstrip()}\n    pass\n"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                ast.parse(source)
+            except (SyntaxError, ValueError):
+                continue
+        return source
+    return ""
+
+
+def _from_file(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise WishError(
+            f"cannot read {path} ({error})", "name a JSONL file in UTF-8, gzipped or not"
+        ) from error
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        if line.strip():
+            yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+
+
+def _from_hub(name: str) -> Iterable[tuple[str, Any]]:
+    if "/" not in name or name.startswith((".", "/")) or name.endswith((".jsonl", ".gz", ".json")):
+        raise WishError(f"there is no file {name}", "check the path, or name a hub id such as " + HUB_ID)
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, split="test")
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WishError(
+            f"cannot load {name} from the hub ({reason})",
+            "check the id and the connection, or give a local HumanEval.jsonl.gz",
+        ) from error
+    return ((f"{name}, row {number}", row) for number, row in enumerate(rows))
+
+
+def _parse(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise WishError(
+            f"{place}: not JSON ({error.msg} at column {error.colno})", "mend or remove the line"
+        ) from None
+
+
+def _task(row: Any, place: str) -> Task:
+    if not isinstance(row, dict):
+        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
+    missing = [name for name in FIELDS if not isinstance(row.get(name), str)]
+    if missing:
+        raise WishError(
+            f"{place}: not a task in HumanEval's format, {', '.join(missing)} missing or not a text",
+            f"give every line the fields {', '.join(FIELDS)}",
+        )
+    if "suffix" in row:
+        raise WishError(
+            f"{place}: the task has a `suffix`, so it asks for infilling, not for HumanEval's completion",
+            "give a file whose programs are prompt + completion",
+        )
+    if "def check" not in row["test"]:
+        raise WishError(f"{place}: `test` defines no check(candidate)", "give the task a check function")
+    return Task(
+        id=row["task_id"],
+        prompt=row["prompt"],
+        entry_point=row["entry_point"],
+        reference=row["canonical_solution"],
+        test=row["test"],
+        stop=STOP,
+    )

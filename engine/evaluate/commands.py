@@ -1,0 +1,253 @@
+"""The verbs of judgement: score, benchmark, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.errors import BUG, WishError
+from engine.evaluate.benchmarks import BENCHMARKS, basics, find, fingerprint
+from engine.evaluate.judge import Court, judge
+from engine.evaluate.results import write_lines
+from engine.evaluate.score import Score
+from engine.evaluate.score import score as score_samples
+from engine.evaluate.summary import as_lines
+from engine.sandbox import Limits
+
+NAME = click.Choice(list(BENCHMARKS))
+
+
+class Ks(click.ParamType):
+    """A list such as `1,10,100`."""
+
+    name = "K,..."
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Whole numbers above 0, ascending and each once."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            ks = sorted({int(part) for part in str(value).split(",")})
+        except ValueError:
+            ks = [0]
+        if ks[0] < 1:
+            self.fail(f"{value!r} is not a list of whole numbers above 0, such as 1,10", param, ctx)
+        return tuple(ks)
+
+
+def court_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say how programs are judged."""
+    default = Limits()
+    options = [
+        click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True,
+                     help="Programs run side by side."),
+        click.option("--level", type=click.Choice(["full", "user", "process"]),
+                     help="Least isolation accepted.  [default: the best this kernel grants]"),
+        click.option("--cpu-seconds", type=click.FloatRange(0, min_open=True), default=default.cpu_seconds,
+                     show_default=True, help="CPU time of one program: this limit decides."),
+        click.option("--wall-seconds", type=click.FloatRange(0, min_open=True),
+                     help="Wall time of one program, against sleepers.  [default: 3 times --cpu-seconds]"),
+        click.option("--memory-mb", type=click.IntRange(1), default=default.memory_mb, show_default=True,
+                     help="Memory of one program, in MiB."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _court(
+    workers: int, level: str | None, cpu_seconds: float, wall_seconds: float | None, memory_mb: int
+) -> Court:
+    # Waiting for a busy CPU does not count as wall time, so a factor of three cannot fail a program that computes.
+    wall = wall_seconds or 3 * cpu_seconds
+    limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=wall, memory_mb=memory_mb)
+    return Court(limits, level, workers)
+
+
+@click.command()
+@click.option("--benchmark", type=NAME, required=True, help="Whose tests judge the samples.")
+@click.option("--data", help="The benchmark's file or hub id, where it is not built in.")
+@click.option("--samples", required=True, help="JSONL (or .jsonl.gz); - is standard input.")
+@click.option("--k", type=Ks(), default="1", show_default=True, help="The k of pass@k, such as 1,10,100.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for results.jsonl.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@court_options
+def score(
+    benchmark: str,
+    data: str | None,
+    samples: str,
+    k: tuple[int, ...],
+    out: Path | None,
+    as_json: bool,
+    **court: Any,
+) -> None:
+    """Run samples that exist already and print pass@k."""
+    found = score_samples(
+        benchmark,
+        data,
+        samples,
+        k=k,
+        court=_court(**court),
+        out=out,
+        progress=_live("scored"),
+    )
+    click.echo(json.dumps(found.as_json(), indent=1) if as_json else _table(found))
+    for note in found.notes():
+        click.echo(f"note: {note}", err=True)
+    found.require_verdicts()
+
+
+def _live(what: str) -> Callable[[int, int], None] | None:
+    """A counter on the terminal; nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, whole: int) -> None:
+        if done == whole:
+            click.echo("\r\033[K", nl=False, err=True)
+        elif done % 10 == 0:
+            click.echo(f"\r{what} {done:,} of {whole:,}", nl=False, err=True)
+
+    return show
+
+
+def _table(found: Score) -> str:
+    figures = found.figures
+    lines = [f"{found.benchmark}: {figures.samples:,} samples of {figures.tasks:,} tasks"]
+    lines += as_lines(figures, found.groups, found.verdicts)
+    speed = (figures.samples + found.unscored) / found.seconds if found.seconds else 0.0
+    lines.append(f"  {found.seconds:.1f} s, {speed:.0f} programs/s, isolation {found.isolation}")
+    return "\n".join(lines)
+
+
+@click.group()
+def benchmark() -> None:
+    """Look into the benchmarks."""
+
+
+@benchmark.command("list")
+def list_benchmarks() -> None:
+    """Name them."""
+    for name, module in BENCHMARKS.items():
+        click.echo(f"{name:12} {(module.__doc__ or '').splitlines()[0]}")
+
+
+def task_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose tasks."""
+    for option in (
+        click.option("--limit", type=click.IntRange(1), help="First this many tasks only."),
+        click.option("--split", default="test", show_default=True, help="test or validation."),
+        click.option("--data", help="The benchmark's file or hub id, where it is not built in."),
+        click.argument("name", type=NAME),
+    ):
+        command = option(command)
+    return command
+
+
+@benchmark.command()
+@task_options
+@click.option("--task", "task_id", help="Show this task whole.")
+def show(name: str, data: str | None, split: str, limit: int | None, task_id: str | None) -> None:
+    """List a benchmark's tasks, or print one with its reference."""
+    tasks = find(name).load(data, split=split, limit=limit)
+    if task_id is None:
+        for task in tasks:
+            click.echo(f"{task.id:32} {task.entry_point:28} {task.group}".rstrip())
+        click.echo(f"{len(tasks)} tasks, sha256 {fingerprint(tasks)}")
+        return
+    chosen = next((task for task in tasks if task.id == task_id), None)
+    if chosen is None:
+        raise WishError(
+            f"{name} has no task {task_id!r} in split {split!r}", f"`temper benchmark show {name}` lists them"
+        )
+    click.echo(chosen.prompt + chosen.reference)
+    click.echo(chosen.test or "\n".join(f"# {call.expression} == {call.expected!r}" for call in chosen.calls))
+
+
+@benchmark.command()
+@click.argument("name", type=NAME)
+@click.option("--split", default="train", show_default=True, help="train, validation or test.")
+@click.option("--count", type=click.IntRange(1), help="Rows; needed for train, which has no end.")
+@click.option("--seed", default=0, show_default=True, help="Of the training rows.")
+@click.option("--data", help="The benchmark's file or hub id, where it is not built in.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="JSONL file to write."
+)
+def export(name: str, split: str, count: int | None, seed: int, data: str | None, out: Path) -> None:
+    """Write rows of prompt and completion as JSONL: training rows, or tasks with their references."""
+    if split == "train":
+        if name != "basics":
+            raise WishError(
+                f"{name} has no training rows", "only basics makes them; export its test split instead"
+            )
+        if count is None:
+            raise WishError("the training rows of basics have no end", "say how many with --count")
+        write_lines(out, (dict(row) for row in basics.training_rows(count, seed=seed)))
+    else:
+        tasks = find(name).load(data, split=split)
+        rows = ({"id": t.id, "prompt": t.prompt, "completion": t.reference, "group": t.group} for t in tasks)
+        write_lines(out, islice(rows, count))
+    with out.open("rb") as file:
+        click.echo(f"{sum(1 for _ in file):,} rows in {out}")
+
+
+@benchmark.command()
+@task_options
+@court_options
+def validate(name: str, data: str | None, split: str, limit: int | None, **court: Any) -> None:
+    """Prove the benchmark: every reference must pass, every empty answer must fail."""
+    module = find(name)
+    tasks = module.load(data, split=split, limit=limit)
+    terms = _court(**court)
+    wrong: list[str] = []
+    for what, answers, wanted in (
+        ("reference", [task.reference for task in tasks], True),
+        ("empty", ["" for _ in tasks], False),
+    ):
+        programs = [module.program(task, answer) for task, answer in zip(tasks, answers, strict=True)]
+        passed = 0
+        for index, verdict in judge(programs, terms):
+            passed += verdict.passed
+            if verdict.passed != wanted or verdict.name == "infra":
+                wrong.append(f"{tasks[index].id}: the {what} answer is {verdict.name} ({verdict.detail})")
+        click.echo(f"{what:10} {passed} of {len(tasks)} passed, wanted {len(tasks) if wanted else 0}")
+    for line in wrong:
+        click.echo(line, err=True)
+    if wrong:
+        sys.exit(BUG)
+
+
+@click.command()
+@click.argument(
+    "runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The page to write.",
+)
+@click.option(
+    "--summary", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures as JSON."
+)
+@click.option("--title", default="Temper report", show_default=True, help="Heading of the page.")
+def report(runs: tuple[Path, ...], out: Path, summary: Path | None, title: str) -> None:  # fmt: skip
+    """Make one self-contained page of run folders: curves, bars, failures, and programs side by side."""
+    from engine.evaluate.report import gather, summarise, write
+
+    stages = [gather(folder) for folder in runs]
+    write(stages, out, title=title)
+    click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB, {len(stages)} runs")
+    if summary is not None:
+        summarise(stages, summary)
+        click.echo(str(summary))

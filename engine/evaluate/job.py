@@ -1,0 +1,88 @@
+"""An evaluation as a value: its settings, its samples in canonical order, and the files it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import Run
+from engine.evaluate.judge import Court
+from engine.evaluate.task import Task
+from engine.generate import Request
+from engine.sandbox import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything besides the tasks that decides an evaluation's result."""
+
+    model: str
+    """Names the weights, e.g. folder and step: answers by other weights in the same folder are not reused."""
+    samples: int = 1
+    k: tuple[int, ...] = (1,)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    seed: int = 0
+    court: Court = Court()
+
+    @classmethod
+    def of(cls, run: Run, *, model: str, in_loop: bool = False) -> Settings:
+        """The settings a Run asks for; in the loop, with its fewer samples and the k that these allow."""
+        wish, box = run.evaluate, run.sandbox
+        samples = wish.in_loop_samples if in_loop else wish.samples
+        limits = Limits(cpu_seconds=box.cpu_seconds, wall_seconds=box.wall_seconds, memory_mb=box.memory_mb)
+        return cls(
+            model=model,
+            samples=samples,
+            k=tuple(k for k in wish.k if k <= samples) or (1,),
+            temperature=wish.temperature,
+            top_p=wish.top_p,
+            max_new_tokens=wish.max_new_tokens,
+            seed=run.seed,
+            court=Court(limits, box.level, box.workers),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample of one task, and the key its answer has in the journals."""
+
+    task: Task
+    request: Request
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an evaluation leaves its files, and who of how many is writing."""
+
+    folder: Path
+    rank: int
+    world_size: int
+
+    @property
+    def generations(self) -> Path:
+        """This rank's journal of answers."""
+        return self.folder / f"generations-rank{self.rank}.jsonl"
+
+    @property
+    def verdicts(self) -> Path:
+        """Rank 0's journal of verdicts."""
+        return self.folder / "verdicts.jsonl"
+
+    def journals(self) -> list[Path]:
+        """All ranks' journals of answers, of this run and of earlier ones with other world sizes."""
+        return sorted(self.folder.glob("generations-rank*.jsonl"))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All of an evaluation."""
+
+    tasks: tuple[Task, ...]
+    benchmark: str
+    settings: Settings
+    chat: bool
+    items: list[Item]
+    place: Place

@@ -1,0 +1,51 @@
+"""From programs to verdicts, streaming; the sandbox's own failures are kept apart from the programs'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from engine.sandbox import Limits, Pool, Program, Verdict
+
+ATTEMPTS = 3
+"""How often a program is tried before `infra` stands; it is then not scored, and the command fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Court:
+    """How programs are judged."""
+
+    limits: Limits = Limits()
+    level: str | None = None
+    """Least isolation accepted; None: the best this kernel grants."""
+    workers: int = 2
+
+
+def judge(programs: Sequence[Program], court: Court) -> Iterator[tuple[int, Verdict]]:
+    """Run every program.
+
+    Args:
+        programs: what to run; an item is read when a worker is near to it, so they may be made on demand.
+
+    Yields:
+        (index, verdict) once for each program, in order, but those the sandbox itself failed on come last,
+        after further attempts; their verdict may still be `infra`.
+
+    Raises:
+        WishError: this kernel does not grant the isolation asked for.
+    """
+    if not programs:
+        return
+    waiting = list(range(len(programs)))
+    with Pool(workers=court.workers, level=court.level) as pool:
+        for attempt in range(1, ATTEMPTS + 1):
+            failed: list[int] = []
+            verdicts = pool.run_many((programs[index] for index in waiting), court.limits)
+            for index, verdict in zip(waiting, verdicts, strict=True):
+                if verdict.name == "infra" and attempt < ATTEMPTS:
+                    failed.append(index)
+                else:
+                    yield index, verdict
+            waiting = failed
+            if not waiting:
+                return

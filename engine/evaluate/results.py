@@ -1,0 +1,97 @@
+"""The files an evaluation ends with, computed from its journals: tasks.jsonl, results.jsonl, summary.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.evaluate import journal
+from engine.evaluate.benchmarks import fingerprint
+from engine.evaluate.job import Item, Job
+from engine.evaluate.summary import Scored, Summary, by_group, figures, tally, taxonomy
+from engine.generate import EXTRACT_VERSION, Generation, extract
+from engine.protocol import write_json
+
+TASKS = "tasks.jsonl"
+RESULTS = "results.jsonl"
+SUMMARY = "summary.json"
+
+
+def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[str, Any]]) -> Summary:
+    """Count, and write the files.
+
+    Args:
+        answers: by the item's key.
+        verdicts: records of the verdict journal, by the item's key.
+    """
+    items = job.items
+    scored = [Scored(item.task.id, item.request.sample, verdicts[item.key]["verdict"]) for item in items]
+    counts = tally(scored)
+    summary = Summary(
+        benchmark=job.benchmark,
+        benchmark_sha256=fingerprint(job.tasks),
+        figures=figures(job.tasks, counts, job.settings.k),
+        groups=by_group(job.tasks, counts, job.settings.k),
+        verdicts=taxonomy(scored),
+        unscored=sum(item.verdict == "infra" for item in scored),
+        truncated=sum(answers[item.key].finish == "length" for item in items),
+        seconds=_seconds(job, verdicts),
+        isolation=" and ".join(sorted({record["isolation"] for record in verdicts.values()})),
+        settings=asdict(job.settings) | {"chat": job.chat},
+        extract_version=EXTRACT_VERSION,
+    )
+    folder = job.place.folder
+    tasks = (
+        {"task_id": t.id, "group": t.group, "prompt": t.prompt, "reference": t.reference} for t in job.tasks
+    )
+    write_lines(folder / TASKS, tasks)
+    lines = (_line(item, answers[item.key], verdicts[item.key], chat=job.chat) for item in items)
+    write_lines(folder / RESULTS, lines)
+    write_json(folder / SUMMARY, summary.as_json())
+    return summary
+
+
+def _line(item: Item, answer: Generation, verdict: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+    """One line of results.jsonl.
+
+    Times and exit codes stay in the journal: two runs of one program may differ in them.
+    """
+    return {
+        "task_id": item.task.id,
+        "sample": item.request.sample,
+        "group": item.task.group,
+        "verdict": verdict["verdict"],
+        "detail": verdict["detail"],
+        "stderr": verdict["stderr"],
+        "completion": extract(answer.text, item.task, chat=chat),
+        "seed": answer.seed,
+        "tokens": answer.tokens,
+        "finish": answer.finish,
+    }
+
+
+def _seconds(job: Job, verdicts: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Wall time of the work itself, over all attempts: the slowest rank's generation, and the execution."""
+    wanted = {item.key for item in job.items}
+    ranks = [
+        sum(record.get("elapsed", 0.0) for record in journal.read(path) if record.get("key") in wanted)
+        for path in job.place.journals()
+    ]
+    execution = sum(record.get("elapsed", 0.0) for record in verdicts.values())
+    return {"generation": round(max(ranks, default=0.0), 3), "execution": round(execution, 3)}
+
+
+def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write a JSONL file so that readers see the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

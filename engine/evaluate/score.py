@@ -1,0 +1,262 @@
+"""Scores samples that exist already, in the field's format.
+
+One JSON object a line: `task_id` with `completion` (which continues the prompt) or with `solution` (a whole
+program).
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import io
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+from engine.errors import PreflightError, WishError
+from engine.evaluate.benchmarks import Benchmark, find, fingerprint
+from engine.evaluate.judge import Court, judge
+from engine.evaluate.results import RESULTS, write_lines
+from engine.evaluate.summary import Figures, Scored, by_group, figures, tally, taxonomy
+from engine.evaluate.task import Task
+from engine.sandbox import Limits, Program, Verdict
+
+NAMED = 5
+"""How many of a long list an error or a note names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of a samples file; `sample` counts the lines of its task from 0."""
+
+    task: Task
+    sample: int
+    text: str
+    whole: bool
+    """Whether `text` is a whole program rather than a continuation of the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What scoring found."""
+
+    benchmark: str
+    benchmark_sha256: str
+    figures: Figures
+    groups: dict[str, Figures]
+    verdicts: dict[str, int]
+    without_samples: tuple[str, ...]
+    """Tasks of the benchmark that no line answers; they are in no figure."""
+    unscored: int
+    seconds: float
+    isolation: str
+    limits: Limits
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "benchmark": self.benchmark,
+            "benchmark_sha256": self.benchmark_sha256,
+            **self.figures.as_json(),
+            "groups": {name: group.as_json() for name, group in self.groups.items()},
+            "tasks_without_samples": len(self.without_samples),
+            "verdicts": self.verdicts,
+            "unscored": self.unscored,
+            "seconds": self.seconds,
+            "isolation": self.isolation,
+            "limits": asdict(self.limits),
+            "notes": self.notes(),
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader of the figures must know."""
+        notes = [
+            f"pass@{k} is undefined: {value.reason}"
+            for k, value in self.figures.pass_at_k.items()
+            if value.reason is not None
+        ]
+        if self.without_samples:
+            notes.append(
+                f"{len(self.without_samples)} tasks of the benchmark have no sample and are in no figure: "
+                + _some(self.without_samples)
+            )
+        if self.unscored:
+            notes.append(
+                f"the sandbox failed on {self.unscored} samples, which are in no figure: score them again"
+            )
+        return notes
+
+    def require_verdicts(self) -> None:
+        """Raise PreflightError if the sandbox itself failed on samples."""
+        if self.unscored:
+            raise PreflightError(
+                f"the sandbox failed on {self.unscored} of {self.figures.samples + self.unscored} samples",
+                "score again; `temper sandbox probe` shows what this machine grants",
+            )
+
+
+def score(
+    benchmark: str,
+    data: str | None,
+    samples: str,
+    *,
+    k: Sequence[int] = (1,),
+    court: Court,
+    out: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Score:
+    """Judge every sample of a file.
+
+    Args:
+        benchmark: its name.
+        data: the benchmark's file or hub id, where it is not built in.
+        samples: a JSONL file, gzipped or not; `-` reads standard input.
+        k: of pass@k.
+        out: folder for results.jsonl, one line a sample in the file's order.
+        progress: told (done, all).
+
+    Raises:
+        WishError: a line that is no sample, or of a task the benchmark does not have (file and line
+            are named; nothing was run yet), or isolation this kernel does not grant.
+    """
+    module = find(benchmark)
+    tasks = module.load(data)
+    asked = read_samples(samples, {task.id: task for task in tasks})
+    started = time.monotonic()
+    verdicts: dict[int, Verdict] = {}
+    for index, verdict in judge(Programs(asked, module), court):
+        verdicts[index] = replace(verdict, stdout=verdict.stdout[:0])
+        if progress is not None:
+            progress(len(verdicts), len(asked))
+    seconds = time.monotonic() - started
+    if out is not None:
+        write_lines(out / RESULTS, (_line(sample, verdicts[index]) for index, sample in enumerate(asked)))
+    scored = [
+        Scored(sample.task.id, sample.sample, verdicts[index].name) for index, sample in enumerate(asked)
+    ]
+    answered = {sample.task.id for sample in asked}
+    counted = [task for task in tasks if task.id in answered]
+    counts = tally(scored)
+    return Score(
+        benchmark=benchmark,
+        benchmark_sha256=fingerprint(tasks),
+        figures=figures(counted, counts, k),
+        groups=by_group(counted, counts, k),
+        verdicts=taxonomy(scored),
+        without_samples=tuple(task.id for task in tasks if task.id not in answered),
+        unscored=sum(item.verdict == "infra" for item in scored),
+        seconds=round(seconds, 3),
+        isolation=" and ".join(sorted({verdict.isolation for verdict in verdicts.values()})),
+        limits=court.limits,
+    )
+
+
+class Programs(Sequence[Program]):
+    """The programs of some samples, made when they are read."""
+
+    def __init__(self, samples: Sequence[Sample], benchmark: Benchmark) -> None:
+        self._samples, self._benchmark = samples, benchmark
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Program: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Program]: ...
+    def __getitem__(self, index: int | slice) -> Program | list[Program]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        sample = self._samples[index]
+        if sample.whole:
+            return replace(self._benchmark.program(sample.task, ""), source=sample.text)
+        return self._benchmark.program(sample.task, sample.text)
+
+
+def read_samples(source: str, tasks: Mapping[str, Task]) -> list[Sample]:
+    """Read a samples file as a whole, so that a bad line stops it before any program has run."""
+    seen: Counter[str] = Counter()
+    found = []
+    for place, row in _rows(source):
+        task, text, whole = _sample(row, place, tasks)
+        found.append(Sample(task, seen[task.id], text, whole))
+        seen[task.id] += 1
+    if not found:
+        raise WishError(
+            f"{source} holds no sample", "give one JSON object a line: task_id with completion or solution"
+        )
+    return found
+
+
+def _rows(source: str) -> Iterator[tuple[str, Any]]:
+    name = "standard input" if source == "-" else source
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise WishError(f"there is no file {source}", "check the path of --samples") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise WishError(
+            f"cannot read {name} ({error})", "give a JSONL file in UTF-8, gzipped or not"
+        ) from error
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = (
+                f"{error.msg} at column {error.colno}"
+                if isinstance(error, json.JSONDecodeError)
+                else "too deep"
+            )
+            raise WishError(f"{name}:{number}: not JSON ({reason})", "mend or remove the line") from None
+        yield f"{name}:{number}", row
+
+
+def _sample(row: Any, place: str, tasks: Mapping[str, Task]) -> tuple[Task, str, bool]:
+    fix = (
+        "give every line a task_id and a completion (it continues the prompt) or a solution (a whole program)"
+    )
+    if not isinstance(row, dict):
+        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", fix)
+    name = row.get("task_id")
+    if not isinstance(name, str):
+        raise WishError(f"{place}: task_id is {json.dumps(name)}, not a text", fix)
+    if name not in tasks:
+        near = difflib.get_close_matches(name, tasks, n=1, cutoff=0.0)
+        raise WishError(
+            f"{place}: the benchmark has no task {name!r}",
+            f"the nearest of its {len(tasks)} tasks is {near[0]!r}; give the data the samples were drawn for",
+        )
+    given = [field for field in ("completion", "solution") if field in row]
+    if len(given) != 1:
+        raise WishError(f"{place}: {' and '.join(given) or 'neither completion nor solution'} given", fix)
+    if not isinstance(row[given[0]], str):
+        raise WishError(f"{place}: {given[0]} is {json.dumps(row[given[0]])[:40]}, not a text", fix)
+    return tasks[name], row[given[0]], given[0] == "solution"
+
+
+def _line(sample: Sample, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "task_id": sample.task.id,
+        "sample": sample.sample,
+        "verdict": verdict.name,
+        "detail": verdict.detail,
+        "exit_code": verdict.exit_code,
+        "signal": verdict.signal,
+        "cpu_seconds": round(verdict.cpu_seconds, 4),
+        "wall_seconds": round(verdict.wall_seconds, 4),
+        "peak_memory_mb": verdict.peak_memory_mb,
+        "stderr": verdict.stderr,
+    }
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

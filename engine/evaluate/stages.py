@@ -1,0 +1,178 @@
+"""Run folders read back: what was trained, how it went, and what its programs came to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine import protocol
+from engine.errors import WishError
+from engine.evaluate import journal
+from engine.evaluate.charts import Point
+from engine.evaluate.results import RESULTS, SUMMARY, TASKS
+
+COLOURS = 6
+"""Colours of the style sheet; a seventh model has the first one's again."""
+BASE = "-base"
+"""Ending of the name of an evaluation that judged the model a run started from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One evaluation, as its folder tells it."""
+
+    name: str
+    summary: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+    results: dict[tuple[str, int], dict[str, Any]]
+
+    @property
+    def of_start(self) -> bool:
+        """Whether the model the run started from was judged."""
+        return self.name.endswith(BASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One run folder."""
+
+    folder: Path
+    run: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    outcome: dict[str, Any] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    def series(self, metric: str) -> list[Point]:
+        """(step, value) of a logged metric; a step logged twice keeps its last value."""
+        points = {
+            record["step"]: float(record[metric])
+            for record in self.metrics
+            if isinstance(record.get("step"), int) and isinstance(record.get(metric), int | float)
+        }
+        return sorted(points.items())
+
+    def band(self, metric: str) -> list[tuple[float, float, float]]:
+        """(step, low, high) where a metric was logged with its interval."""
+        low, high = dict(self.series(f"low/{metric}")), dict(self.series(f"high/{metric}"))
+        return [(step, low[step], high[step]) for step in sorted(low.keys() & high.keys())]
+
+    def pass_metrics(self) -> list[str]:
+        """Names of the overall pass@k logged in the loop, by k."""
+        names = {name for record in self.metrics for name in record if re.fullmatch(r"pass@\d+", name)}
+        return sorted(names, key=lambda name: int(name[5:]))
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Wall time of training, where the run left word of it."""
+        seconds = self.outcome.get("seconds") or (self.series("seconds") or [(0, 0.0)])[-1][1]
+        return round(seconds, 1) if seconds else None
+
+
+def gather(folder: Path) -> Stage:
+    """Read a run folder.
+
+    Raises:
+        WishError: there is nothing of a run in it, or one of its files is damaged.
+    """
+    try:
+        stage = Stage(
+            folder=folder,
+            run=_yaml(folder / protocol.RUN),
+            facts=_json(folder / protocol.FACTS),
+            metrics=list(journal.read(folder / protocol.METRICS)),
+            outcome=_json(folder / protocol.OUTCOME),
+            judged=[_judged(path.parent) for path in _summaries(folder / protocol.EVALUATIONS)],
+        )
+    except (ValueError, KeyError, yaml.YAMLError) as error:
+        raise WishError(f"{folder} holds a damaged file ({error})", "run its last step again") from error
+    if not (stage.metrics or stage.judged):
+        raise WishError(
+            f"{folder} holds neither {protocol.METRICS} nor a finished evaluation",
+            "name a run folder, after `temper train` or `temper evaluate`",
+        )
+    return stage
+
+
+def _summaries(folder: Path) -> Iterator[Path]:
+    """Finished evaluations besides those of the loop: first of the starting point, then by name."""
+    found = folder.glob(f"*/{SUMMARY}")
+    yield from sorted(found, key=lambda path: (not path.parent.name.endswith(BASE), path.parent.name))
+
+
+def _judged(folder: Path) -> Judged:
+    return Judged(
+        name=folder.name,
+        summary=_json(folder / SUMMARY),
+        tasks={task["task_id"]: task for task in journal.read(folder / TASKS)},
+        results={(line["task_id"], line["sample"]): line for line in journal.read(folder / RESULTS)},
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return value
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    value = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One judged model of the report: a column wherever models are compared."""
+
+    label: str
+    colour: int
+    stage: Stage
+    judged: Judged
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run's training made this model."""
+        return not self.judged.of_start and bool(self.stage.facts)
+
+    def figures(self, group: str = "") -> dict[str, Any]:
+        """Figures of a group, or of all tasks; empty where there are none."""
+        summary = self.judged.summary
+        return summary.get("groups", {}).get(group, {}) if group else summary
+
+    def pass_at(self, k: str, group: str = "") -> dict[str, Any]:
+        """value, low, high of pass@k; empty where it is undefined."""
+        estimate = self.figures(group).get("pass_at_k", {}).get(k) or {}
+        return estimate if estimate.get("value") is not None else {}
+
+
+def entries(stages: Sequence[Stage]) -> list[Entry]:
+    """The models to compare, in the order of the runs; one start that several runs share is shown once."""
+    found: list[Entry] = []
+    starts: set[tuple[Any, ...]] = set()
+    for stage in stages:
+        several = len({judged.summary.get("benchmark") for judged in stage.judged}) > 1
+        for judged in stage.judged:
+            trained = bool(stage.facts) or any(stage.series("loss"))
+            label = "base" if judged.of_start and trained else stage.name
+            if judged.of_start:
+                settings = judged.summary.get("settings", {})
+                start = (settings.get("model"), judged.summary.get("benchmark_sha256"))
+                if start in starts:
+                    continue
+                starts.add(start)
+            if several:
+                label += f" · {judged.summary.get('benchmark')}"
+            found.append(Entry(label, len(found) % COLOURS, stage, judged))
+    return found

@@ -1,0 +1,127 @@
+"""Who is judged: the model a Run starts from, the one it trained, or the one in the middle of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine import protocol
+from engine.config import Run
+from engine.data import load_tokenizer
+from engine.dist import World
+from engine.errors import WishError
+from engine.evaluate.benchmarks import find
+from engine.evaluate.job import Settings
+from engine.evaluate.run import Progress, Render, evaluate
+from engine.evaluate.summary import Summary
+from engine.generate import Generation, Request, generate
+from engine.model import load_model, with_adapter
+
+
+def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | None = None) -> Summary | None:
+    """Judge a Run's result, or the model it starts from (a collective); the summary is rank 0's.
+
+    Args:
+        run: the Run; one without a data section trains nothing, so its model is judged as it is.
+        world: the ranks.
+        base: judge the starting point of a Run that trains.
+        progress: told (phase, done, all) on rank 0.
+
+    Raises:
+        WishError: no benchmark named, or nothing trained yet.
+    """
+    wish = run.evaluate
+    if wish.benchmark is None:
+        raise WishError("evaluate.benchmark is empty", "name one, e.g. --set evaluate.benchmark=basics")
+    tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
+    untouched = base or run.data is None
+    model, tokenizer, name = _load(run, world, untouched=untouched)
+    folder = (
+        run.folder / protocol.EVALUATIONS / f"{wish.benchmark}-{wish.split}{'-base' if untouched else ''}"
+    )
+    return evaluate(
+        tasks,
+        wish.benchmark,
+        Settings.of(run, model=name),
+        generator=_generator(run, world, model, tokenizer),
+        folder=folder,
+        rank=world.rank,
+        world_size=world.size,
+        barrier=world.barrier,
+        render=_render(run, tokenizer),
+        progress=progress if world.first else None,
+    )
+
+
+def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float]]:
+    """In-training evaluation for the loop: (whole model, tokenizer, step) to metrics, the same on every rank."""
+    wish = run.evaluate
+    assert wish.benchmark is not None, "the rules demand a benchmark"
+    tasks = find(wish.benchmark).load(wish.data, split="validation", limit=wish.in_loop_limit)
+
+    def judge(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
+        summary = evaluate(
+            tasks,
+            str(wish.benchmark),
+            Settings.of(run, model=f"{run.output} step {step}", in_loop=True),
+            generator=_generator(run, world, model, tokenizer),
+            folder=run.folder / protocol.EVALUATIONS / protocol.IN_LOOP / f"step-{step:06d}",
+            rank=world.rank,
+            world_size=world.size,
+            barrier=world.barrier,
+            render=_render(run, tokenizer),
+        )
+        return world.share(summary.metrics() if summary is not None else None)
+
+    return judge
+
+
+def _load(run: Run, world: World, *, untouched: bool) -> tuple[Any, Any, str]:
+    if untouched:
+        # The starting point is judged in the Run's precision, as training would see it.
+        name = " ".join(filter(None, (run.model.path, run.model.revision, _identity(Path(run.model.path)))))
+        return load_model(run, world.device).eval(), load_tokenizer(run), name
+    full = run.adapter.kind == "full"
+    result = run.folder / (protocol.MODEL if full else protocol.ADAPTER)
+    if not result.is_dir():
+        raise WishError(
+            f"{result} is not there yet", "run `temper train` first, or judge the start with --base"
+        )
+    name = f"{result} {_identity(result)}"
+    tokenizer = load_tokenizer(run, str(result))
+    if full:
+        return load_model(run, world.device, path=str(result)).eval(), tokenizer, name
+    return with_adapter(load_model(run, world.device), result).to(world.device).eval(), tokenizer, name
+
+
+def _identity(folder: Path) -> str:
+    """Size and time of the weights: answers of an earlier training are not taken for this one's."""
+    files = sorted(folder.glob("*.safetensors"))
+    return " ".join(f"{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+
+
+def _generator(
+    run: Run, world: World, model: Any, tokenizer: Any
+) -> Callable[[Sequence[Request]], Iterator[Generation]]:
+    def draw(requests: Sequence[Request]) -> Iterator[Generation]:
+        return generate(model, tokenizer, requests, batch=run.evaluate.batch, device=world.device)
+
+    return draw
+
+
+def _render(run: Run, tokenizer: Any) -> Render | None:
+    """How a question is put to a chat model; None for a base model, which continues the prompt."""
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if run.evaluate.chat == "no" or (run.evaluate.chat == "auto" and not has_template):
+        return None
+    if not has_template:
+        raise WishError(
+            "evaluate.chat is yes and the tokenizer has no chat template", "set evaluate.chat to no"
+        )
+
+    def render(question: str) -> str:
+        messages = [{"role": "user", "content": question}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    return render

@@ -1,0 +1,22 @@
+"""Text out of a model: requests, generation over ranks, and finding the code in an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.generate.extract import EXTRACT_VERSION, extract
+from engine.generate.request import Generation, Request, Sampling, sample_seed
+
+if TYPE_CHECKING:
+    from engine.generate.local import generate
+
+__all__ = ["EXTRACT_VERSION", "Generation", "Request", "Sampling", "extract", "generate", "sample_seed"]
+
+
+def __getattr__(name: str) -> Any:
+    # `generate` needs torch; scoring samples that exist already must not wait for it.
+    if name == "generate":
+        from engine.generate.local import generate
+
+        return generate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

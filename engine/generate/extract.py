@@ -1,0 +1,195 @@
+"""From what a model said to a completion of the prompt: a pure function, so old answers can be replayed.
+
+`prompt + extract(text, task)` is the program. Nothing here repairs code: it only finds it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+EXTRACT_VERSION = 1
+"""Raised whenever the same text may give another completion; written into every result."""
+
+_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*)$")
+_CODE_LINE = re.compile(r"^(?:import|from|def|async def|class|@)[ \t]*\S")
+_PYTHON_TAGS = ("", "python", "python3", "py", "py3")
+
+
+class Asked(Protocol):
+    """The part of a task that extraction looks at."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def entry_point(self) -> str: ...
+    @property
+    def stop(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a chat answer."""
+
+    tag: str
+    code: str
+
+
+def extract(text: str, task: Asked, *, chat: bool = False) -> str:
+    """Find the completion in a model's new text.
+
+    Args:
+        text: the new text only, never the prompt, as the tokenizer decoded it.
+        task: gives the prompt, the name that must be defined, and the stops.
+        chat: whether the model was asked through a chat template and answers in prose with fenced code.
+
+    Returns:
+        Text to append to the prompt; empty where there is no code in the answer.
+    """
+    text = _plain(text)
+    if chat or text.lstrip().startswith("```"):
+        return _from_chat(text, task)
+    if text.startswith(task.prompt):
+        return cut(text[len(task.prompt) :], task.stop)
+    again = _definition(text, task.entry_point)
+    if again and not _first_line(text).startswith((" ", "\t")):
+        # Stops such as "\ndef" end a continuation; here they would end the answer before it has begun.
+        return _beside(text[: again.end()] + cut(text[again.end() :], task.stop), task)
+    return cut(text, task.stop)
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text before whichever stop comes first."""
+    ends = [place for place in (text.find(word) for word in stop if word) if place >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def blocks(text: str) -> list[Block]:
+    """All fenced blocks of a Markdown text, in order; one that is never closed runs to the end."""
+    found: list[Block] = []
+    lines: list[str] = []
+    opened: re.Match[str] | None = None
+    for line in text.split("\n"):
+        fence = _FENCE.match(line)
+        if opened is None:
+            opened, lines = fence, []
+        elif fence and fence[2].startswith(opened[2]) and not fence[3].strip():
+            found.append(_block(opened, lines))
+            opened = None
+        else:
+            lines.append(line)
+    if opened is not None:
+        found.append(_block(opened, lines))
+    return found
+
+
+def _block(opened: re.Match[str], lines: list[str]) -> Block:
+    # A fence inside a list item is indented, and so is its code; the indentation is Markdown's, not Python's.
+    margin = opened[1]
+    code = "\n".join(line.removeprefix(margin) for line in lines)
+    words = opened[3].split()
+    return Block(tag=words[0].lower() if words else "", code=code + "\n")
+
+
+def _plain(text: str) -> str:
+    """Undo what transport adds: byte order marks, null bytes, foreign line ends are no part of a program."""
+    return text.replace("\ufeff", "").replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _from_chat(text: str, task: Asked) -> str:
+    answer = text.rsplit("</think>", 1)[-1]
+    code = _choose(blocks(answer), task.entry_point)
+    if code is None:
+        code = _unfenced(answer, task.entry_point)
+    if code.startswith(task.prompt):
+        return code[len(task.prompt) :]
+    if not code.strip() or _defines(code, task.entry_point):
+        return _beside(code, task) if code.strip() else ""
+    return _as_body(code, task.prompt)
+
+
+def _choose(found: Sequence[Block], entry_point: str) -> str | None:
+    """The last block that defines the entry point and parses: drafts come first, examples define nothing."""
+    python = [block.code for block in found if block.tag in _PYTHON_TAGS] or [block.code for block in found]
+    defining = [code for code in python if _defines(code, entry_point)]
+    parsing = [code for code in defining if _parses(code)]
+    for choice in (parsing, defining):
+        if choice:
+            return choice[-1]
+    return max(python, key=len) if python else None
+
+
+def _unfenced(answer: str, entry_point: str) -> str:
+    """Code of an answer without fences: from its first line of code on, less the prose at its end."""
+    lines = answer.split("\n")
+    start = next((number for number, line in enumerate(lines) if _CODE_LINE.match(line)), None)
+    if start is None:
+        return answer if lines and lines[0].startswith((" ", "\t")) else ""
+    for end in range(len(lines), start, -1):
+        code = "\n".join(lines[start:end]) + "\n"
+        if _parses(code) and _defines(code, entry_point):
+            return code
+    return "\n".join(lines[start:]) + "\n"
+
+
+def _defines(code: str, entry_point: str) -> bool:
+    return (
+        re.search(rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(entry_point)}\b", code, re.M)
+        is not None
+    )
+
+
+def _definition(text: str, entry_point: str) -> re.Match[str] | None:
+    """Where a text defines the entry point at the left margin."""
+    return re.search(rf"^(?:async[ \t]+def|def|class)[ \t]+{re.escape(entry_point)}\b", text, re.M)
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.split("\n") if line.strip()), "")
+
+
+def _beside(code: str, task: Asked) -> str:
+    """Put a whole function after the prompt's unfinished one, which it then replaces.
+
+    The prompt stays, since its imports and helpers may be needed.
+    """
+    code = textwrap.dedent(code).strip("\n") + "\n"
+    if _parses(task.prompt):
+        return "\n\n" + code
+    return f"\n{_body_indent(task.prompt)}pass\n\n\n{code}"
+
+
+def _as_body(code: str, prompt: str) -> str:
+    """Indent an answer that gives only the function's body, as far as the prompt's body is."""
+    body = textwrap.indent(textwrap.dedent(code).strip("\n"), _body_indent(prompt)) + "\n"
+    return body if prompt.endswith("\n") else "\n" + body
+
+
+def _body_indent(prompt: str) -> str:
+    """Indentation of the body that the prompt leaves open."""
+    lines = [line for line in prompt.split("\n") if line.strip()]
+    if not lines:
+        return ""
+    indent = lines[-1][: len(lines[-1]) - len(lines[-1].lstrip())]
+    if _parses(prompt):
+        # The last statement is a docstring, whose last line may sit anywhere: the tree knows where it began.
+        node: ast.AST = ast.parse(prompt).body[-1]
+        while isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            node = node.body[-1]
+        return " " * getattr(node, "col_offset", len(indent))
+    return indent + "    " if lines[-1].rstrip().endswith(":") else indent
+
+
+def _parses(code: str) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+    return True

@@ -1,0 +1,127 @@
+"""Weights: from a folder or the hub, in the Run's precision, quantised only where asked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from engine.config import Run
+from engine.errors import WishError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def load_model(run: Run, device: torch.device, *, path: str | None = None) -> PreTrainedModel:
+    """The Run's model: dtype by `parallel.precision`, 4-bit linear layers for `qlora`, weights drawn for `scratch`.
+
+    Under ZeRO-3 parameters are sharded while they are read (all ranks call this together).
+
+    Raises:
+        WishError: nothing loadable there, bitsandbytes missing, or an attention implementation it cannot run.
+    """
+    place = path or run.model.path
+    dtype = DTYPES[run.parallel.precision]
+    options: dict[str, Any] = {
+        "trust_remote_code": run.model.trust_remote_code,
+        "revision": run.model.revision,
+    }
+    if run.model.attention != "auto":
+        options["attn_implementation"] = run.model.attention
+    try:
+        if run.model.init == "scratch" and path is None:
+            config = AutoConfig.from_pretrained(place, **options)
+            torch.manual_seed(run.seed)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, **_attention(options)).to(device)
+        if run.adapter.kind == "qlora":
+            options |= {"quantization_config": _four_bit(run, dtype), "device_map": {"": device}}
+            # ZeRO-3 cannot shard while it quantises: each rank reads the whole 4-bit base, which is sharded afterwards.
+            with unsharded():
+                model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise WishError(f"model.path {place} does not load: {_line(error)}", _hint(str(error))) from None
+    if run.adapter.kind == "qlora":
+        _demand_only_linear_quantised(model)
+        _keep_unpacked(model)
+    elif not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        model.to(device)
+    return model
+
+
+@contextlib.contextmanager
+def unsharded() -> Iterator[None]:
+    """Load a whole model inside a ZeRO-3 job: transformers would otherwise shard every model it reads."""
+    from transformers.integrations import deepspeed as integration
+
+    held = getattr(integration, "_hf_deepspeed_config_weak_ref", None)
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = held
+
+
+def _attention(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in ("attn_implementation", "trust_remote_code") if key in options}
+
+
+def _four_bit(run: Run, dtype: torch.dtype) -> Any:
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise WishError(
+            "adapter.kind is qlora and bitsandbytes is not installed", "pip install bitsandbytes"
+        ) from None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=run.adapter.quant,
+        bnb_4bit_use_double_quant=run.adapter.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+        # ZeRO-3 and FSDP shard parameters of one float dtype: the packed 4-bit words take the compute dtype.
+        bnb_4bit_quant_storage=dtype,
+    )
+
+
+def _demand_only_linear_quantised(model: PreTrainedModel) -> None:
+    """Embeddings, norms and the head keep their precision; something must have been quantised at all."""
+    from bitsandbytes.nn import Linear4bit
+
+    quantised = [name for name, module in model.named_modules() if isinstance(module, Linear4bit)]
+    if not quantised:
+        raise WishError(
+            "adapter.kind is qlora and no linear layer was quantised", "use adapter.kind lora for this model"
+        )
+    head = model.get_output_embeddings()
+    if isinstance(head, Linear4bit):
+        raise RuntimeError("the output head was quantised, which nobody asked for")
+
+
+def _keep_unpacked(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes (0.50, CPUs with AVX512-BF16) from repacking weights at the first evaluation forward.
+
+    The packing is for inference and stays: gradients through it are wrong, without a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _hint(message: str) -> str:
+    if "flash" in message.lower():
+        return "set model.attention to sdpa, or install the attention package it names"
+    if "trust_remote_code" in message:
+        return "its code is not part of transformers: set model.trust_remote_code if you trust its author"
+    return "name a folder that save_pretrained wrote, or a hub id you can reach"

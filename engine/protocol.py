@@ -1,0 +1,123 @@
+"""The files a run leaves for the launcher and for people: names and shapes, in one place.
+
+A run folder holds::
+
+    run.yaml                 the effective Run
+    metrics.jsonl            one JSON object a logged step (`step`, `loss`, `trained_tokens`, ...) or event
+    outcome.json             how the last attempt ended (`Outcome`)
+    crash/rank-N.json        first error of a rank (`Crash`)
+    facts.json               strategy in force, versions, data facts
+    checkpoints/step-NNNNNN/ with manifest.json written last
+    model/ or adapter/       final weights, as `from_pretrained` takes them
+    evaluations/NAME/        generations-rankN.jsonl, results.jsonl, summary.json
+    logs/                    one file a rank
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+RUN = "run.yaml"
+METRICS = "metrics.jsonl"
+OUTCOME = "outcome.json"
+FACTS = "facts.json"
+CRASH = "crash"
+CHECKPOINTS = "checkpoints"
+EVALUATIONS = "evaluations"
+IN_LOOP = "in-loop"
+LOGS = "logs"
+MODEL = "model"
+ADAPTER = "adapter"
+
+# PET_ERROR_FILE style names would collide between nodes of a shared file system; the rank does not.
+ATTEMPT_VARIABLE = "TEMPER_ATTEMPT"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, as the ranks saw it."""
+
+    status: Literal["finished", "early_stopped", "preempted"]
+    step: int
+    seconds: float
+    checkpoint: str | None = None
+
+
+@dataclass(slots=True)
+class Where:
+    """What a rank is doing right now, for the crash file: it is written to as the run goes on."""
+
+    phase: str = "start"
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The first error of one rank. `seconds` is wall-clock time since the epoch, to order ranks by."""
+
+    rank: int
+    host: str
+    pid: int
+    phase: str
+    step: int | None
+    error: str
+    message: str
+    exit_code: int
+    seconds: float
+    traceback: str = ""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that readers see the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Leave word of how this attempt ended."""
+    write_json(folder / OUTCOME, asdict(outcome))
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """The last attempt's outcome; None where it left none (it crashed, or never started)."""
+    path = folder / OUTCOME
+    if not path.is_file():
+        return None
+    return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_crash(folder: Path, crash: Crash) -> None:
+    """Leave word of a rank's first error; later ones of the same rank do not replace it."""
+    path = folder / CRASH / f"rank-{crash.rank}.json"
+    if not path.exists():
+        write_json(path, asdict(crash))
+
+
+def read_crashes(folder: Path) -> list[Crash]:
+    """All crashes of the last attempt, earliest first."""
+    files = sorted((folder / CRASH).glob("rank-*.json"))
+    crashes = [Crash(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return sorted(crashes, key=lambda crash: crash.seconds)
+
+
+def clear_attempt(folder: Path) -> None:
+    """Forget the previous attempt's outcome and crashes, before a new one starts."""
+    (folder / OUTCOME).unlink(missing_ok=True)
+    for file in (folder / CRASH).glob("rank-*.json"):
+        file.unlink()
+
+
+def now() -> float:
+    """Wall-clock seconds since the epoch: the one clock that ranks on several hosts share."""
+    return time.time()

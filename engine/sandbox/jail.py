@@ -1,0 +1,214 @@
+"""A jail of its own namespaces: the process that enters becomes PID 1 of a world with Python, scratch and nothing else.
+
+Order matters: the user namespace comes first (it grants the rights for all else), the read-only tree is
+built while the host is still visible, then the root is swapped and every right given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import kernel, seccomp
+
+INSIDE_UID = 1000
+SCRATCH = "/tmp"
+SCRATCH_INODES = 4096
+_SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_LINKS = {
+    "dev/fd": "/proc/self/fd",
+    "dev/stdin": "/proc/self/fd/0",
+    "dev/stdout": "/proc/self/fd/1",
+    "dev/stderr": "/proc/self/fd/2",
+    "dev/shm": SCRATCH,
+    "var/tmp": SCRATCH,
+}
+_FILES = {
+    "etc/passwd": f"root:x:0:0::/:/bin/false\nrunner:x:{INSIDE_UID}:{INSIDE_UID}::{SCRATCH}:/bin/false\n",
+    "etc/group": f"root:x:0:\nrunner:x:{INSIDE_UID}:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+_PROC_OPTIONS = ("hidepid=2,subset=pid", "hidepid=2", "")
+_MOUNT_POINTS = ("/mnt", "/media", "/srv", "/opt", "/run", "/var/tmp", "/tmp", "/home")
+_KEPT_CAPABILITIES = (
+    kernel.CAP_DAC_OVERRIDE,
+    kernel.CAP_FOWNER,
+    kernel.CAP_KILL,
+    kernel.CAP_SETGID,
+    kernel.CAP_SETUID,
+    kernel.CAP_SYS_PTRACE,
+)
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a jail is built with; a program that needs another shape needs another jail."""
+
+    level: str
+    disk_mb: int
+    two_users: bool
+    """Whether the caller may map a second user, so that programs run under another one than their keeper."""
+    scratch: str = SCRATCH
+    """Where programs may write; another path only where there is no mount namespace to give them their own /tmp."""
+
+
+def enter_namespaces(shape: Shape, ask_for_maps: Callable[[], None]) -> None:
+    """Make this process PID 1 of new namespaces inside its own tree; the process that called stays behind as a shell.
+
+    `ask_for_maps` must return when the caller's caller has written the user maps (only used with `two_users`).
+    Raises OSError naming the step the kernel refused.
+    """
+    outer_uid, outer_gid = os.geteuid(), os.getegid()
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    if shape.two_users:
+        ask_for_maps()
+    else:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{INSIDE_UID} {outer_uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{INSIDE_UID} {outer_gid} 1")
+    spaces = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC
+    kernel.unshare(spaces | kernel.CLONE_NEWUTS)
+    with contextlib.suppress(OSError):  # cgroups may be absent; nothing below needs their namespace
+        kernel.unshare(kernel.CLONE_NEWCGROUP)
+    child = os.fork()
+    if child:
+        _be_the_shell(child)
+    if shape.two_users:
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    _build_tree(shape)
+    socket.sethostname("sandbox")
+    _raise_loopback()
+
+
+def give_up_rights(shape: Shape) -> None:
+    """Drop what building needed and put the filter on; what stays serves only to end programs and wipe scratch."""
+    kernel.limit_capabilities(_KEPT_CAPABILITIES if shape.two_users else ())
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    # PID 1 is immune to signals from inside as long as it has no handler for them
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    seccomp.install(seccomp.jail_filter(memory_files=shape.level == "full"))
+
+
+def _be_the_shell(child: int) -> None:
+    """Hold no descriptor and no right; die with the jail, and let the jail die with this process."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.closerange(0, 1 << 16)
+    _, status = os.waitpid(child, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+def _build_tree(shape: Shape) -> None:
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    sources = visible_folders()
+    root = _mount_point(sources)
+    kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=4m")
+    for folder in ("proc", "dev", "etc", "var", SCRATCH.lstrip("/")):
+        os.mkdir(f"{root}/{folder}", 0o755)
+    for path in sources:
+        _place(root, path)
+    for name, target in _LINKS.items():
+        os.symlink(target, f"{root}/{name}")
+    for name, text in _FILES.items():
+        Path(root, name).write_text(text)
+    with contextlib.suppress(OSError):
+        Path(root, "etc/ld.so.cache").write_bytes(Path("/etc/ld.so.cache").read_bytes())
+    for name in _DEVICES:
+        Path(root, "dev", name).touch()
+        kernel.mount(f"/dev/{name}", f"{root}/dev/{name}", None, kernel.MS_BIND)
+    _mount_proc(f"{root}/proc")
+    options = f"mode=1777,size={shape.disk_mb}m,nr_inodes={SCRATCH_INODES}"
+    kernel.mount("tmpfs", f"{root}{SCRATCH}", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    _swap_root(root)
+
+
+def visible_folders() -> list[str]:
+    """What a Python program may see of the host, at the same paths inside; no folder twice."""
+    chosen: list[str] = []
+    for path in sorted({*_SYSTEM_FOLDERS, sys.base_prefix, sys.base_exec_prefix}):
+        inside_another = any(path.startswith(other + "/") for other in chosen if not os.path.islink(other))
+        if os.path.exists(path) and not inside_another:
+            chosen.append(path)
+    return chosen
+
+
+def _mount_point(sources: list[str]) -> str:
+    """An existing folder that hides no source when it is mounted over."""
+    for place in _MOUNT_POINTS:
+        real = os.path.realpath(place)
+        covers = any((os.path.realpath(s) + "/").startswith(real + "/") for s in sources)
+        if os.path.isdir(real) and not covers:
+            return real
+    raise OSError(2, f"no folder to build the tree on (tried {', '.join(_MOUNT_POINTS)})")
+
+
+def _place(root: str, path: str) -> None:
+    """Show the host's `path` read-only under `root`; a merged-/usr link such as /lib stays a link."""
+    target = root + path
+    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+    if os.path.islink(path) and path in _SYSTEM_FOLDERS:
+        os.symlink(os.readlink(path), target)
+        return
+    os.makedirs(target, mode=0o755)
+    kernel.mount(path, target, None, kernel.MS_BIND | kernel.MS_REC)
+    _make_read_only(target)
+
+
+def _make_read_only(target: str) -> None:
+    """Remount read-only, keeping the flags the host locked on the mount (dropping one is refused)."""
+    flags = os.statvfs(target).f_flag
+    locked = 0
+    for host_flag, mount_flag in (
+        (os.ST_NOEXEC, kernel.MS_NOEXEC),
+        (os.ST_NOATIME, kernel.MS_NOATIME),
+        (os.ST_NODIRATIME, kernel.MS_NODIRATIME),
+        (os.ST_RELATIME, kernel.MS_RELATIME),
+    ):
+        if flags & host_flag:
+            locked |= mount_flag
+    wanted = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount("none", target, None, wanted | locked)
+
+
+def _mount_proc(target: str) -> None:
+    """Mount the private /proc as narrow as the kernel lets it; an outer container may allow none at all."""
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_RDONLY
+    for options in _PROC_OPTIONS:
+        with contextlib.suppress(OSError):
+            kernel.mount("proc", target, "proc", flags, options)
+            return
+
+
+def _swap_root(root: str) -> None:
+    os.chdir(root)
+    kernel.pivot_root_here()
+    kernel.detach(".")
+    os.chdir("/")
+    kernel.mount(
+        "none",
+        "/",
+        None,
+        kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV,
+    )
+    os.chdir(SCRATCH)
+
+
+def _raise_loopback() -> None:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(probe, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))

@@ -1,0 +1,182 @@
+"""One zygote as its worker sees it: started in its jail, given orders, and built again when it is spent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from . import cgroup, jail, scratch
+from .verdict import Limits
+
+_ROOM = Path(__file__).resolve().parent
+_START_SECONDS = 30.0
+_END_SECONDS = 5.0
+_OUTER_USERS = 1_879_048_192
+_FOLDER = "temper-sandbox"
+_ZYGOTE_MB = 48
+"""Memory of a jail's own interpreter, on top of what the program may use."""
+
+BOOT = """import sys, types
+root, module, descriptor = sys.argv[1:4]
+for name, path in (("engine", root + "/.."), ("engine.sandbox", root)):
+    package = types.ModuleType(name)
+    package.__path__ = [path]
+    sys.modules[name] = package
+import importlib
+importlib.import_module("engine.sandbox." + module).main(int(descriptor))
+"""
+"""Starts one module of this room without its package's door, which would import what a zygote must not carry."""
+
+
+def start_interpreter(module: str, descriptor: int, *, keep: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    """A fresh interpreter (never a fork of this process) running `main(descriptor)` of a module of this room."""
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"}
+    libraries = [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p.startswith(sys.base_prefix)]
+    if libraries:
+        environment["LD_LIBRARY_PATH"] = ":".join(libraries)
+    return subprocess.Popen(
+        [python, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", BOOT, str(_ROOM), module, str(descriptor)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,  # so that the interpreter's own streams are made for pipes; nothing is ever written
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env=environment,
+        pass_fds=(descriptor, *keep),
+        start_new_session=True,
+    )
+
+
+def clear_after(worker: int) -> None:
+    """Remove what a worker that was killed could not: its groups and its scratch folders."""
+    cgroup.remove_of(worker)
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}-{worker}-*"):
+        _remove(str(folder))
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        scratch.empty(folder)
+        os.rmdir(folder)
+
+
+class JailError(Exception):
+    """The jail could not be built; the message names the step the kernel refused."""
+
+
+class Keeper:
+    """A zygote in its jail, and the means to talk to it."""
+
+    def __init__(self, level: str, disk_mb: int) -> None:
+        self.level = level
+        self.disk_mb = disk_mb
+        self.group: cgroup.Group | None = None
+        self.folder: str | None = None
+        self.limited: tuple[int, int] | None = None
+        try:
+            if level == "full":
+                self.group = cgroup.create()
+            if level == "process":
+                self.folder = tempfile.mkdtemp(prefix=f"{_FOLDER}-{os.getpid()}-")
+            self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self.process = start_interpreter("zygote", theirs.fileno())
+            self._settle_in()
+        except OSError as error:
+            self.close()
+            raise JailError(str(error)) from None
+        except JailError:
+            self.close()
+            raise
+        self.seen = self.group.events() if self.group else cgroup.Events(0, 0)
+
+    def _settle_in(self) -> None:
+        self.control.settimeout(_START_SECONDS)
+        if self.group:
+            self.group.add(self.process.pid)
+        two_users = self.level != "process" and os.geteuid() == 0
+        shape = {"level": self.level, "disk_mb": self.disk_mb, "two_users": two_users}
+        if self.folder:
+            shape["scratch"] = self.folder
+        self.control.send(_pack(shape))
+        while True:
+            data = self.control.recv(1 << 16)
+            if not data:
+                raise JailError("the jail's process ended while it was being built")
+            message = json.loads(data)
+            if "failed" in message:
+                raise JailError(message["failed"])
+            if "ready" in message:
+                self.control.settimeout(None)
+                return
+            self.control.send(_pack({"maps": self._write_maps()}))
+
+    def _write_maps(self) -> str:
+        """Map root to root and the programs' user to one that owns nothing on this machine."""
+        outer = _OUTER_USERS + self.process.pid
+        try:
+            for name in ("uid_map", "gid_map"):
+                Path(f"/proc/{self.process.pid}/{name}").write_text(f"0 0 1\n{jail.INSIDE_UID} {outer} 1\n")
+        except OSError as error:
+            return str(error)
+        return "written"
+
+    def run(self, serial: int, role: str, limits: Limits, fds: list[int]) -> None:
+        """Order a program to be started on descriptors `fds` (0, 1, 2 ... of the program)."""
+        if self.group and self.limited != (limits.memory_mb, limits.processes):
+            self.group.limit(limits.memory_mb + _ZYGOTE_MB, limits.processes + 2)
+            self.limited = (limits.memory_mb, limits.processes)
+        # where a group counts memory, address space is only a backstop; elsewhere it is the limit itself
+        space = limits.memory_mb * 3 // 2 + 512 if self.group else limits.memory_mb
+        order = {
+            "serial": serial,
+            "role": role,
+            "cpu_seconds": float(limits.cpu_seconds),
+            "wall_seconds": float(limits.wall_seconds),
+            "memory_mb": limits.memory_mb,
+            "address_space_mb": space,
+            "processes": limits.processes,
+            "disk_mb": limits.disk_mb,
+        }
+        socket.send_fds(self.control, [_pack({"run": order})], fds)
+
+    def end(self, serial: int) -> None:
+        """Order a running program to be ended; no harm when it has ended already."""
+        with contextlib.suppress(OSError):
+            self.control.send(_pack({"end": serial}))
+
+    def events(self) -> cgroup.Events:
+        """What the kernel did to this jail since the last time this was asked."""
+        if not self.group:
+            return cgroup.Events(0, 0)
+        before, self.seen = self.seen, self.group.events()
+        return cgroup.Events(
+            self.seen.oom_kills - before.oom_kills, self.seen.refused_forks - before.refused_forks
+        )
+
+    def close(self) -> None:
+        """End the jail with all in it; its namespaces, groups and folder are gone when this returns."""
+        if hasattr(self, "control"):
+            self.control.close()  # the zygote leaves at the end of stream, and the kernel ends what it kept
+        if hasattr(self, "process"):
+            try:
+                self.process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            if self.process.stdout:
+                self.process.stdout.close()
+        if self.group:
+            self.group.close()
+        if self.folder:
+            _remove(self.folder)
+
+
+def _pack(message: dict) -> bytes:
+    return json.dumps(message).encode()

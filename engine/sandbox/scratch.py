@@ -1,0 +1,94 @@
+"""The scratch folder a program may write to: proven untouched, or wiped, before the next program sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What an empty scratch folder looks like; equal marks mean nothing was left in it."""
+
+    mode: int
+    owner: int
+    changed_ns: int
+    free_inodes: int
+
+
+class Scratch:
+    """One scratch folder, empty when made."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._mark = self._look()
+
+    def _look(self) -> Mark:
+        status, system = os.stat(self.path), os.statvfs(self.path)
+        return Mark(status.st_mode, status.st_uid, status.st_ctime_ns, system.f_ffree)
+
+    def clean(self) -> bool:
+        """Make it as new; False when that cannot be done and the jail must be built again."""
+        now = self._look()
+        if now == self._mark:
+            return True
+        if (now.mode, now.owner) != (self._mark.mode, self._mark.owner):
+            return False
+        try:
+            empty(self.path)
+        except OSError:
+            return False
+        self._mark = self._look()
+        return True
+
+
+def empty(path: str) -> None:
+    """Remove all in a folder, following no link, however deep a stranger nested it. Raises OSError if it resists.
+
+    Folders are emptied upwards: what a folder holds is moved next to it first, so no path grows and no call recurses.
+    """
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        moved = 0
+        while names := _names(top):
+            for name in names:
+                if not _is_folder(name, top):
+                    os.unlink(name, dir_fd=top)
+                    continue
+                moved = _empty_upwards(name, top, moved)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+
+
+def _empty_upwards(name: str, top: int, moved: int) -> int:
+    _open_up(name, top)
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+    try:
+        for inner in _names(folder):
+            if not _is_folder(inner, folder):
+                os.unlink(inner, dir_fd=folder)
+                continue
+            _open_up(inner, folder)
+            moved += 1
+            os.rename(inner, f".{moved}.{os.urandom(8).hex()}", src_dir_fd=folder, dst_dir_fd=top)
+    finally:
+        os.close(folder)
+    return moved
+
+
+def _names(folder: int) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
+def _is_folder(name: str, folder: int) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+
+
+def _open_up(name: str, folder: int) -> None:
+    """Give back the rights a program may have taken from its own folder."""
+    with contextlib.suppress(OSError):
+        os.chmod(name, 0o700, dir_fd=folder)

@@ -1,0 +1,144 @@
+"""What is run, under which limits, and what came of it: the values that cross the sandbox's door."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+VERDICTS = (
+    "passed",
+    "wrong",
+    "compile_error",
+    "runtime_error",
+    "cpu_limit",
+    "wall_limit",
+    "memory_limit",
+    "output_limit",
+    "process_limit",
+    "disk_limit",
+    "signal",
+    "incomplete",
+    "denied",
+    "infra",
+)
+
+LEVELS = ("full", "user", "process")
+"""Isolation, strongest first: namespaces with a cgroup, namespaces alone, landlock and seccomp alone."""
+
+OUTPUT_CAP_FACTOR = 128
+"""A program may print this many times what is kept of its output before it is stopped (64 kB kept: 8 MB)."""
+
+MOST_WALL = 5.0
+"""Waiting for a CPU does not count as wall time, up to this many times the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one program may use. CPU time decides; wall time only ends programs that sleep."""
+
+    cpu_seconds: float = 3.0
+    wall_seconds: float = 30.0
+    memory_mb: int = 1024
+    output_kb: int = 64
+    """Kept of stdout and of stderr; a program that prints 128 times as much is stopped (`output_limit`)."""
+    processes: int = 64
+    """Processes and threads together, the program's first one included."""
+    disk_mb: int = 32
+    """Size of the scratch file system that serves as working directory, /tmp and /dev/shm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A value test: `expression` is evaluated beside the program, its value is compared outside."""
+
+    expression: str
+    """One expression, or a few statements ending in one, in the program's namespace."""
+    expected: object
+    """Plain data (None, bool, int, float, str, bytes, list, tuple, dict, set); never sent to the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program and how it is judged: by `test`, by `calls`, or (neither) as a script that must end well."""
+
+    source: str
+    entry_point: str | None = None
+    test: str | None = None
+    """HumanEval's form: source that defines `check(candidate)`; runs in the judge, `candidate` is a proxy."""
+    calls: tuple[Call, ...] = ()
+    stdin: bytes = b""
+    context: str = ""
+    """Trusted source (the benchmark's prompt) whose helper functions the test may use inside the judge. Without
+    it a name the test does not define is asked of the tested process, which may answer as it likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of one program. `detail` is one line: which test, which error, which limit."""
+
+    name: str
+    detail: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    """Largest resident set of one of its processes, the warm interpreter it started from included."""
+    stdout: str = ""
+    stderr: str = ""
+    isolation: str = "none"
+
+    @property
+    def passed(self) -> bool:
+        return self.name == "passed"
+
+
+_ERRNO_VERDICTS = {
+    errno.EAGAIN: "process_limit",
+    errno.ENOSPC: "disk_limit",
+    errno.EDQUOT: "disk_limit",
+    errno.EFBIG: "disk_limit",
+    errno.EPERM: "denied",
+    errno.EACCES: "denied",
+    errno.EROFS: "denied",
+    errno.ENETUNREACH: "denied",
+    errno.EAFNOSUPPORT: "denied",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception that escaped the program, as its process told it: names and text only."""
+
+    stage: str
+    """compile, load (running the module), call (a test's call) or script."""
+    classes: tuple[str, ...]
+    """Names of the exception's class and its bases, most derived first."""
+    text: str = ""
+    errno: int | None = None
+
+    def verdict(self) -> str:
+        if "MemoryError" in self.classes:
+            return "memory_limit"
+        if self.stage == "compile":
+            return "compile_error"
+        if "SystemExit" in self.classes:
+            return "incomplete"
+        if "OSError" in self.classes and self.errno in _ERRNO_VERDICTS:
+            return _ERRNO_VERDICTS[self.errno]
+        if self.classes[:1] == ("RuntimeError",) and "start new thread" in self.text:
+            return "process_limit"
+        if self.stage == "script" and "AssertionError" in self.classes:
+            return "wrong"
+        return "runtime_error"
+
+    def describe(self) -> str:
+        name = self.classes[0] if self.classes else "exception"
+        return one_line(f"{name}: {self.text}" if self.text else name)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` cut to one printable line."""
+    flat = " ".join(text[: limit * 4].split())
+    flat = "".join(c if c.isprintable() else "\ufffd" for c in flat)
+    return flat if len(flat) <= limit else flat[: limit - 3] + "..."

@@ -1,0 +1,69 @@
+"""Framed messages between the sandbox's processes, read so that a stranger on the other end can do no harm."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass, field
+
+from .codec import MAX_BYTES, Malformed
+
+_header = struct.Struct(">Ic")
+MAX_FRAME = MAX_BYTES + 4096
+_READ = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message: a kind of one byte and its body."""
+
+    kind: bytes
+    body: bytes
+
+
+def send(fd: int, kind: bytes, body: bytes = b"") -> None:
+    """Write one frame, blocking until it is all out."""
+    data = memoryview(_header.pack(len(body), kind) + body)
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+@dataclass(slots=True)
+class Inbox:
+    """Frames gathered from a descriptor, however they were cut on the way."""
+
+    limit: int = MAX_FRAME
+    buffer: bytearray = field(default_factory=bytearray)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames completed by `data`. Raises Malformed for a frame over the limit."""
+        self.buffer += data
+        frames = []
+        while (frame := self._take()) is not None:
+            frames.append(frame)
+        return frames
+
+    def wait(self, fd: int) -> Frame | None:
+        """The next frame, blocking; None at the end of the stream. Raises Malformed for a frame over the limit."""
+        while (frame := self._take()) is None:
+            try:
+                data = os.read(fd, _READ)
+            except ConnectionResetError:
+                return None
+            if not data:
+                return None
+            self.buffer += data
+        return frame
+
+    def _take(self) -> Frame | None:
+        if len(self.buffer) < _header.size:
+            return None
+        size, kind = _header.unpack_from(self.buffer)
+        if size > self.limit:
+            raise Malformed(f"a frame of {size} bytes is over the limit of {self.limit}")
+        end = _header.size + size
+        if len(self.buffer) < end:
+            return None
+        frame = Frame(kind, bytes(self.buffer[_header.size : end]))
+        del self.buffer[:end]
+        return frame

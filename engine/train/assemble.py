@@ -1,0 +1,200 @@
+"""A job: model, optimizer, loader and objective, each from its room, checked before the first step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from engine import protocol
+from engine.checkpoint import Progress, Store, fingerprint, smaller_is_better
+from engine.config import Run, demand
+from engine.data import Batch, Loader, end_of_turn, load_tokenizer, prepare
+from engine.dist import World
+from engine.errors import WishError
+from engine.model import adapt, demand_exact_packing, load_model, packing_difference
+from engine.track import Meter, Tracker
+from engine.train.engine import Engine
+from engine.train.fsdp import Fsdp
+from engine.train.objective import next_token_loss
+from engine.train.replica import Replica
+from engine.train.zero import Zero
+
+ENGINES: dict[str, Callable[[Any, Run, World], Engine]] = {
+    "none": Replica,
+    "ddp": Replica,
+    "zero1": Zero,
+    "zero2": Zero,
+    "zero3": Zero,
+    "fsdp2": Fsdp,
+}
+Objective = Callable[[torch.nn.Module, Batch, torch.device], torch.Tensor]
+Evaluation = Callable[[Any, Any, int], dict[str, float]]
+"""(whole model, tokenizer, step) to metrics such as `pass@1`: handed in, since the loop knows no benchmark."""
+
+
+@dataclass(slots=True)
+class Job:
+    """Everything a loop works with. `progress` is the only part that changes from step to step."""
+
+    run: Run
+    world: World
+    tokenizer: Any
+    loader: Loader
+    validation: list[Batch]
+    engine: Engine
+    objective: Objective
+    store: Store
+    tracker: Tracker
+    where: protocol.Where
+    steps: int
+    evaluate: Evaluation | None = None
+    progress: Progress = field(default_factory=lambda: Progress(step=0))
+    meter: Meter = field(default_factory=Meter)
+    scores: dict[str, float] = field(default_factory=dict)
+    """Newest pass@k of in-loop evaluation, for the eye."""
+
+    @property
+    def small_is_good(self) -> bool:
+        """Whether the watched metric is a loss."""
+        return smaller_is_better(self.run.checkpoint.metric, self.run.checkpoint.mode)
+
+
+def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any = None) -> Job:
+    """Build the job of a Run on this rank (a collective).
+
+    Raises:
+        WishError: whatever the rooms refuse: model, data, batch arithmetic, packing that would not be exact.
+        AssertionError: the strategy in force is not the Run's.
+    """
+    demand(run, world.size)
+    if run.data is None:
+        raise WishError("this run has no data section", "add data.train with at least one source")
+    torch.use_deterministic_algorithms(run.train.deterministic, warn_only=True)
+    where.phase = "data"
+    tokenizer = load_tokenizer(run)
+    prepared = prepare(
+        run, tokenizer, rank=world.rank, world_size=world.size, benchmark_texts=benchmark_texts
+    )
+    where.phase = "model"
+    model = adapt(load_model(run, world.device), run)
+    _demand_fit(model, tokenizer, run)
+    _end_turns(model, tokenizer, prepared.facts)
+    torch.manual_seed(run.seed)
+    engine = ENGINES[run.parallel.strategy](model, run, world)
+    strategy = engine.in_force()
+    if run.data.packing:
+        demand_exact_packing(_probe(engine, world, rows=min(2, run.train.micro_batch)), _dtype(model))
+    engine.module.train()
+    # From here on dropout is all that is random: each rank drops by itself.
+    torch.manual_seed(run.seed * world.size + world.rank)
+    options = run.checkpoint
+    store = Store(
+        run.folder / protocol.CHECKPOINTS, options.keep_last, options.keep_best, options.metric, options.mode
+    )
+    job = Job(
+        run=run,
+        world=world,
+        tokenizer=tokenizer,
+        loader=prepared.train,
+        validation=prepared.validation or [],
+        engine=engine,
+        objective=next_token_loss,
+        store=store,
+        tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
+        where=where,
+        steps=run.train.steps or prepared.train.steps,
+    )
+    if world.first:
+        _record(job, strategy, prepared.facts)
+    return job
+
+
+def _record(job: Job, strategy: str, data: dict[str, Any]) -> None:
+    """facts.json, and the few lines a person reads before the first step."""
+    model, run = job.engine.model, job.run
+    counts = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    trained, total = sum(n for n, wanted in counts if wanted), sum(n for n, _ in counts)
+    facts = {
+        "strategy": strategy,
+        "world_size": job.world.size,
+        "device": str(job.world.device.type),
+        "precision": run.parallel.precision,
+        "adapter": run.adapter.kind,
+        "parameters": total,
+        "trained_parameters": trained,
+        "attention": getattr(model.config, "_attn_implementation", None),
+        "fingerprint": fingerprint(model),
+        "steps": job.steps,
+        "data": data,
+        "versions": _versions(),
+    }
+    protocol.write_json(run.folder / protocol.FACTS, facts)
+    print(f"strategy in force: {strategy}, {run.parallel.precision}, {run.adapter.kind}", flush=True)
+    print(
+        f"parameters: {trained:,} trained of {total:,}; {job.steps} steps of {run.train.global_batch} rows",
+        flush=True,
+    )
+
+
+def _probe(engine: Engine, world: World, *, rows: int) -> float:
+    def forward(input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        return engine.module(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+
+    engine.module.eval()
+    vocabulary = engine.model.config.get_text_config().vocab_size
+    return world.max([packing_difference(forward, vocabulary, world.device, rows=rows)])[0]
+
+
+def _demand_fit(model: Any, tokenizer: Any, run: Run) -> None:
+    """Tokenizer, rows and loss must suit the model that was loaded."""
+    config = model.config.get_text_config()
+    if len(tokenizer) > config.vocab_size:
+        raise WishError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model's embedding {config.vocab_size} rows",
+            "use the model's own tokenizer (leave model.tokenizer empty)",
+        )
+    context = getattr(config, "max_position_embeddings", None)
+    if context and run.data is not None and run.data.max_length > context:
+        raise WishError(
+            f"data.max_length {run.data.max_length} is longer than the model's context of {context}",
+            f"set data.max_length to {context} or less",
+        )
+    if "logits_to_keep" not in inspect.signature(_innermost(model).forward).parameters:
+        raise WishError(
+            f"{type(model).__name__} does not take logits_to_keep, which keeps prompts out of the output head",
+            "use a causal language model that transformers itself implements",
+        )
+
+
+def _end_turns(model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
+    """A model trained on chat ends its answers with the end-of-turn token: whoever generates must stop there too."""
+    chat = any(source["format"] == "messages" for source in facts["sources"])
+    turn = end_of_turn(tokenizer) if chat else None
+    if turn is not None:
+        ends = {tokenizer.eos_token_id, turn} - {None}
+        _innermost(model).generation_config.eos_token_id = sorted(ends)
+
+
+def _innermost(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _dtype(model: Any) -> torch.dtype:
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    names = ("torch", "transformers", "accelerate", "deepspeed", "peft", "bitsandbytes")
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,251 @@
+"""The loop: step, report, validate, evaluate, save when due; stop where all ranks agree."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from engine import protocol
+from engine.checkpoint import WEIGHTS, resume, save
+from engine.config import Run
+from engine.dist import World
+from engine.errors import Preempted
+from engine.track import Progress, memory_bytes
+from engine.train.assemble import Evaluation, Job, assemble
+from engine.train.step import StepResult, take_step
+from engine.train.stop import listen
+
+
+def train(
+    run: Run,
+    world: World,
+    *,
+    evaluate: Evaluation | None = None,
+    benchmark_texts: Any = None,
+    where: protocol.Where | None = None,
+) -> protocol.Outcome:
+    """Train a Run to its end (a collective).
+
+    Args:
+        run: the Run.
+        world: the ranks.
+        evaluate: in-loop evaluation; called on every rank every `train.evaluate_every` steps.
+        benchmark_texts: texts of held-out tasks that training rows must not overlap.
+        where: told what this rank is doing, for its crash file.
+
+    Raises:
+        Preempted: a signal asked to stop; the state is saved.
+        Stopped: the run cannot go on (loss not finite, disk full).
+        WishError: something in the Run cannot be met.
+    """
+    started = time.monotonic()
+    with listen() as asked:
+        job = assemble(run, world, where or protocol.Where(), benchmark_texts)
+        job.evaluate = evaluate
+        _resume(job)
+        status = "early_stopped" if _waited_enough(job) else "finished"
+        saved = job.progress.step if job.progress.step else -1
+        while job.progress.step < job.steps and status == "finished":
+            due = _due(job, run.train.log_every)
+            began = time.monotonic()
+            result = take_step(job, log=due, asked_to_stop=bool(asked))
+            _advance(job, result, time.monotonic() - began)
+            _report(job, result, log=due)
+            with job.meter.aside():
+                metrics = _measure(job)
+            improved = _watch(job, metrics)
+            early = _waited_enough(job)
+            ending = early or result.stop or job.progress.step == job.steps
+            wanted = run.checkpoint.every and job.progress.step % run.checkpoint.every == 0
+            if ending or wanted or (improved and run.checkpoint.keep_best):
+                with job.meter.aside():
+                    _save(job, metrics)
+                saved = job.progress.step
+            if result.stop and job.progress.step < job.steps:
+                status = "preempted"
+                break
+            if early:
+                status = "early_stopped"
+                break
+        return _finish(job, status, saved, started)
+
+
+def _resume(job: Job) -> None:
+    job.where.phase = "resume"
+    if job.run.checkpoint.resume == "never":
+        if job.world.first:
+            job.store.discard_after(-1)
+        job.world.barrier()
+        found = None
+    else:
+        say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+        found = resume(job.store, engine=job.engine, run=job.run, world=job.world, say=say)
+    job.progress = found or job.progress
+    job.tracker.truncate_after(job.progress.step)
+    if job.world.first:
+        _forget_evaluations(job.run, job.progress.step)
+    if found is not None and job.world.first:
+        print(f"resumed at step {found.step} of {job.steps}", flush=True)
+
+
+def _forget_evaluations(run: Run, step: int) -> None:
+    """Drop in-loop answers of steps that will be run again: other weights may stand under the same step then."""
+    for folder in (run.folder / protocol.EVALUATIONS / protocol.IN_LOOP).glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _waited_enough(job: Job) -> bool:
+    """Whether early stopping has run out of patience, perhaps in an earlier attempt already."""
+    return 0 < job.run.train.early_stop_patience <= job.progress.waited
+
+
+def _due(job: Job, every: int) -> bool:
+    step = job.progress.step
+    return step == 0 or (step + 1) % every == 0 or step + 1 == job.steps
+
+
+def _advance(job: Job, result: StepResult, seconds: float) -> None:
+    old = job.progress
+    job.progress = replace(
+        old,
+        step=old.step + 1,
+        trained_tokens=old.trained_tokens + result.trained_tokens,
+        tokens=old.tokens + result.tokens,
+        seconds=old.seconds + seconds,
+    )
+
+
+def _report(job: Job, result: StepResult, *, log: bool) -> None:
+    job.meter.step(result.tokens, result.trained_tokens)
+    if not log:
+        return
+    record = {
+        "step": job.progress.step,
+        "loss": result.loss,
+        "learning_rate": result.rate,
+        "grad_norm": result.grad_norm,
+        "trained_tokens": result.trained_tokens,
+        "tokens": result.tokens,
+        "tokens_per_second": job.meter.tokens_per_second,
+        "trained_tokens_per_second": job.meter.trained_tokens_per_second,
+        "trained_tokens_total": job.progress.trained_tokens,
+        "seconds": job.progress.seconds,
+        "memory_mb": memory_bytes() / 2**20,
+    }
+    job.tracker.log(record)
+    job.tracker.progress(
+        Progress(
+            step=job.progress.step,
+            total=job.steps,
+            loss=result.loss,
+            learning_rate=result.rate,
+            tokens_per_second=job.meter.tokens_per_second,
+            trained_tokens_per_second=job.meter.trained_tokens_per_second,
+            memory_bytes=memory_bytes(),
+            eta_seconds=job.meter.eta_seconds(job.steps - job.progress.step),
+            scores=job.scores,
+        )
+    )
+
+
+def _measure(job: Job) -> dict[str, float]:
+    """Validation loss and in-loop evaluation, where due at this step."""
+    train, step = job.run.train, job.progress.step
+    last = step == job.steps
+    metrics: dict[str, float] = {}
+    if job.validation and (last or (train.validate_every and step % train.validate_every == 0)):
+        job.where.phase = "validate"
+        metrics["validation_loss"] = validate(job)
+    if job.evaluate is not None and train.evaluate_every and (last or step % train.evaluate_every == 0):
+        job.where.phase = "evaluate"
+        with job.engine.whole() as model:
+            metrics |= job.evaluate(model, job.tokenizer, step)
+        job.engine.module.train()
+    if metrics:
+        job.tracker.log({"step": step, **metrics})
+        job.scores |= {name: value for name, value in metrics.items() if name.startswith("pass@")}
+        job.tracker.say(
+            f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        )
+    return metrics
+
+
+@torch.no_grad()
+def validate(job: Job) -> float:
+    """Loss per trained token of the validation set, over all ranks (a collective)."""
+    job.engine.module.eval()
+    total, tokens = 0.0, 0.0
+    for batch in job.validation:
+        total += float(job.objective(job.engine.module, batch, job.world.device))
+        tokens += batch.trained_tokens
+    job.engine.module.train()
+    total, tokens = job.world.sum([total, tokens])
+    return total / max(1, tokens)
+
+
+def _watch(job: Job, metrics: dict[str, float]) -> bool:
+    """Whether the watched metric was measured and is the best so far."""
+    value = metrics.get(job.run.checkpoint.metric)
+    if value is None:
+        return False
+    best = job.progress.best
+    better = best is None or (value < best if job.small_is_good else value > best)
+    improved = better and math.isfinite(value)
+    waited = 0 if improved else job.progress.waited + 1
+    job.progress = replace(job.progress, best=value if improved else best, waited=waited)
+    return improved
+
+
+def _save(job: Job, metrics: dict[str, float]) -> None:
+    job.where.phase = "save"
+    save(
+        job.store,
+        job.progress,
+        engine=job.engine,
+        tokenizer=job.tokenizer,
+        run=job.run,
+        world=job.world,
+        metrics=metrics,
+    )
+
+
+def _finish(job: Job, status: Any, saved: int, started: float) -> protocol.Outcome:
+    checkpoint = str(job.store.path(saved)) if saved >= 0 else None
+    outcome = protocol.Outcome(status, job.progress.step, time.monotonic() - started, checkpoint)
+    if job.world.first:
+        if status != "preempted":
+            _export(job)
+        protocol.write_outcome(job.run.folder, outcome)
+    job.tracker.close()
+    job.world.barrier()
+    if status == "preempted":
+        never = job.run.checkpoint.resume == "never"
+        raise Preempted(
+            f"asked to stop: saved at step {job.progress.step} of {job.steps}",
+            "run it with --set checkpoint.resume=auto to resume; as it is, the next start discards this"
+            if never
+            else "run the same command again to resume",
+        )
+    return outcome
+
+
+def _export(job: Job) -> None:
+    """Publish the last or best checkpoint's weights as the run's result, in one rename."""
+    wish = job.run.checkpoint.export
+    found = {"last": job.store.newest, "best": job.store.best, "none": lambda: None}[wish]()
+    if found is None:
+        return
+    target = job.run.folder / (protocol.MODEL if job.run.adapter.kind == "full" else protocol.ADAPTER)
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(found.path / WEIGHTS, partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    print(f"{target}: weights of step {found.step}", flush=True)

@@ -1,0 +1,65 @@
+"""One optimizer step: the summed loss of all ranks and micro-batches over their number of trained tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.train.assemble import Job
+from engine.train.health import demand_finite_loss, demand_finite_norm
+from engine.train.optim import learning_rate
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Sums over all ranks. `loss` is per trained token, and None on steps that are not logged."""
+
+    trained_tokens: int
+    tokens: int
+    rate: float
+    grad_norm: float
+    stop: bool
+    loss: float | None
+
+
+def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
+    """Do optimizer step `job.progress.step` (a collective).
+
+    Every trained token of the step has the same weight, whatever row, micro-batch or rank it is on: each
+    micro-batch's summed loss is divided by the trained tokens of the whole step. Ranks average gradients, so the
+    division is by tokens per rank. Counts and the wish to stop cross host memory: the device is not waited for.
+
+    Raises:
+        Stopped: the loss or the gradient is not finite.
+    """
+    world, engine, step = job.world, job.engine, job.progress.step
+    job.where.phase, job.where.step = "data", step
+    batches = job.loader.micro_batches(step)
+    counts = (
+        sum(b.trained_tokens for b in batches),
+        sum(b.input_ids.numel() for b in batches),
+        int(asked_to_stop),
+    )
+    trained, tokens, stop = (int(count) for count in world.sum(counts))
+    scale = world.size / max(1, trained)
+    losses = []
+    for number, batch in enumerate(batches):
+        last = number == len(batches) - 1
+        with engine.accumulate(last=last):
+            job.where.phase = "forward"
+            loss = job.objective(engine.module, batch, world.device)
+            losses.append(loss.detach())
+            job.where.phase = "backward"
+            engine.backward(loss * scale, last=last)
+    mean = None
+    if log:
+        sums = torch.stack(losses).tolist()
+        demand_finite_loss(world, step, batches, sums)
+        mean = world.sum([sum(sums)])[0] / max(1, trained)
+    job.where.phase = "optimizer"
+    rate = learning_rate(job.run.train, step, job.steps)
+    update = engine.step(rate)
+    if not update.skipped:
+        demand_finite_norm(step, update.grad_norm, batches)
+    return StepResult(trained, tokens, rate, update.grad_norm, bool(stop), mean)

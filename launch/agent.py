@@ -1,0 +1,258 @@
+"""Supervision on one machine: start the ranks, hand signals on, stop whole trees, and say how it ended."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from engine import errors, protocol
+from engine.errors import PreflightError, WishError
+from launch import processes
+from launch.command import GRACE_SECONDS, LaunchPlan
+from launch.console import Console, gather_rank_logs
+from launch.verdict import Death, Evidence, Verdict, decide, last_step, reported_deaths, results_since
+from launch.watchdog import Watchdog
+
+LOOK_SECONDS = 0.05
+AFTER_DEATH_SECONDS = 8.0
+# Between the first rank that ends well and the last, one rank may still be writing a large model.
+AFTER_EXIT_SECONDS = 1800.0
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECONDS) -> Verdict:
+    """Run a plan to its end and say how it ended. No process of it is alive when this returns.
+
+    Args:
+        plan: what to start.
+        after_exit_seconds: how long the other ranks may go on after one has ended with exit code 0.
+
+    Raises:
+        WishError: another launcher is at work in the same run folder, or it cannot be written.
+        PreflightError: `accelerate` is not installed beside this Python.
+    """
+    try:
+        plan.logs.mkdir(parents=True, exist_ok=True)
+        lock_file = (plan.logs / ".lock").open("a")
+    except OSError as error:
+        raise WishError(
+            f"the run folder {plan.folder} cannot be written: {error.strerror}",
+            "set `output` to a folder you may write to",
+        ) from None
+    with lock_file as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WishError(
+                f"another launcher is at work in {plan.folder}",
+                "wait for it, or give this run its own `output`",
+            ) from None
+        _forget_last_attempt(plan)
+        return _Attempt(plan, after_exit_seconds).run()
+
+
+class _Attempt:
+    """One start of one plan, from its first process to its last."""
+
+    def __init__(self, plan: LaunchPlan, after_exit_seconds: float) -> None:
+        self.plan = plan
+        self.after_exit_seconds = after_exit_seconds
+        self.started = protocol.now()
+        self.name = f"{int(self.started)}-{os.getpid()}"
+        self.mark = f"{protocol.ATTEMPT_VARIABLE}={self.name}".encode()
+        self.ranks: dict[int, int] = {}
+        self.deaths: list[Death] = []
+        self.asked = False
+        self.killed: str | None = None
+        self.deadline: float | None = None
+        self.selector = selectors.DefaultSelector()
+
+    def run(self) -> Verdict:
+        executable = _accelerate(self.plan.argv[0])
+        watchdog = Watchdog(self.mark)
+        self.console = Console(self.plan.logs / "rank-0.log", report_of=executable)
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        before = {number: signal.signal(number, _leave_to_loop) for number in (*ASKING, signal.SIGWINCH)}
+        wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        try:
+            self.process = subprocess.Popen(
+                self.plan.argv,
+                executable=executable,
+                env=self._environment(executable),
+                stdin=subprocess.DEVNULL,
+                stdout=self.console.out.writing,
+                stderr=self.console.err.writing,
+                # Ctrl-C goes to every process of the terminal's group: the ranks must hear of it from us alone.
+                start_new_session=True,
+            )
+            for stream in self.console.streams:
+                stream.started()
+                self.selector.register(stream.reading, selectors.EVENT_READ, stream)
+            self.selector.register(reading, selectors.EVENT_READ, "signals")
+            self._watch(reading)
+        finally:
+            survivors = processes.kill_all(self.mark, spare=frozenset({os.getpid(), watchdog.pid}))
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            watchdog.dismiss()
+            os.close(reading)
+            os.close(writing)
+        self.process.wait()
+        self.console.copy()
+        verdict = self._judge()
+        if survivors:
+            _say(f"these processes could not be killed: {', '.join(map(str, sorted(survivors)))}")
+        self.console.close()
+        self.selector.close()
+        return verdict
+
+    def _environment(self, executable: str) -> dict[str, str]:
+        # The ranks must be started by the Python that accelerate belongs to, wherever PATH points.
+        path = os.pathsep.join([str(Path(executable).parent), os.environ.get("PATH", os.defpath)])
+        return {
+            **os.environ,
+            "PATH": path,
+            **dict(self.plan.environment),
+            protocol.ATTEMPT_VARIABLE: self.name,
+        }
+
+    def _watch(self, signals: int) -> None:
+        """Wait until accelerate has ended, or the tree was killed."""
+        while self.process.poll() is None and self.killed is None:
+            for key, _ in self.selector.select(timeout=self._patience()):
+                if key.data == "signals":
+                    self._hear(os.read(signals, 64))
+                elif isinstance(key.data, int):
+                    self._bury(key.data, key.fd)
+                else:
+                    key.data.copy()
+                    if not key.data.open:
+                        self.selector.unregister(key.fd)
+            self._look()
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self.killed = "deadline"
+
+    def _patience(self) -> float:
+        # Ranks are looked for often until all are found; after that the kernel tells of each end by itself.
+        return LOOK_SECONDS if len(self.ranks) < self.plan.processes else 0.5
+
+    def _look(self) -> None:
+        if len(self.ranks) >= self.plan.processes:
+            return
+        target = self.plan.target[1:] if self.plan.target[0] == "-m" else self.plan.target
+        for rank, pid in processes.ranks(self.process.pid, target).items():
+            if rank in self.ranks:
+                continue
+            with suppress(ProcessLookupError):
+                self.selector.register(os.pidfd_open(pid), selectors.EVENT_READ, rank)
+                self.ranks[rank] = pid
+
+    def _bury(self, rank: int, descriptor: int) -> None:
+        """A rank has ended: remember how, and how long the others may go on."""
+        code = processes.ended(self.ranks[rank])
+        self.deaths.append(Death(rank, code, protocol.now()))
+        self.selector.unregister(descriptor)
+        os.close(descriptor)
+        if code == 0 and rank > 0 and self.plan.verb == "evaluate":
+            return  # Rank 0 judges all answers after the others have left, however long that takes.
+        if code in (0, errors.PREEMPTED):
+            wait = self.after_exit_seconds if code == 0 else float(GRACE_SECONDS)
+        else:
+            wait = AFTER_DEATH_SECONDS
+            self.console.mute()
+        deadline = time.monotonic() + wait
+        self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
+
+    def _hear(self, numbers: bytes) -> None:
+        """Act on the signals that came."""
+        for number in numbers:
+            if number == signal.SIGWINCH:
+                for stream in self.console.streams:
+                    stream.resize()
+            elif number == signal.SIGINT and self.asked:
+                self.killed = "user"
+            elif number in ASKING and not self.asked:
+                self._ask(signal.Signals(number))
+
+    def _ask(self, received: signal.Signals) -> None:
+        """Ask every rank to stop at its next step border and save."""
+        self.asked = True
+        again = "; Ctrl-C again kills at once" if received == signal.SIGINT else ""
+        _say(f"{received.name}: the ranks stop at the next step border and save{again}")
+        self._look()
+        if not self.ranks:
+            self.killed = "too early to save"
+        for pid in self.ranks.values():
+            # One signal whatever came: SIGINT would raise KeyboardInterrupt in a rank that is still importing.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def _judge(self) -> Verdict:
+        folder, now = self.plan.folder, protocol.now()
+        seen = {death.rank for death in self.deaths}
+        report = self.console.err.tail.decode(errors="replace")
+        reported = reported_deaths(report, now)
+        unseen = [death for death in reported if death.rank not in seen]
+        known = {death.rank: death.code for death in reported}
+        deaths = [
+            Death(death.rank, known.get(death.rank) if death.code is None else death.code, death.seconds)
+            for death in self.deaths
+        ]
+        verdict = decide(
+            Evidence(
+                verb=self.plan.verb,
+                processes=self.plan.processes,
+                outcome=protocol.read_outcome(folder) if self.plan.verb == "train" else None,
+                results=results_since(folder, self.started),
+                crashes=tuple(protocol.read_crashes(folder)),
+                deaths=tuple(deaths + unseen),
+                launcher_code=self.process.returncode,
+                last_step=last_step(folder / protocol.METRICS),
+                asked_to_stop=self.asked,
+                killed=self.killed,
+            )
+        )
+        gather_rank_logs(self.plan.logs)
+        # Rank 0 has told of a good end by itself.
+        if verdict.exit_code != errors.DONE and not self.console.shown(verdict.gist or verdict.sentence):
+            _say(verdict.sentence)
+        if verdict.exit_code == errors.BUG:
+            _say(f"logs: {self.plan.logs}")
+        return verdict
+
+
+def _forget_last_attempt(plan: LaunchPlan) -> None:
+    if plan.verb == "train":
+        protocol.clear_attempt(plan.folder)
+        return
+    # An evaluation leaves the outcome of the training it judges where it is.
+    for file in (plan.folder / protocol.CRASH).glob("rank-*.json"):
+        file.unlink()
+
+
+def _leave_to_loop(number: int, frame: FrameType | None) -> Any:
+    """Signals are read from the wake-up pipe, in the loop, where nothing is half done."""
+
+
+def _accelerate(name: str) -> str:
+    beside = Path(sys.executable).parent
+    found = shutil.which(name, path=os.pathsep.join([str(beside), os.environ.get("PATH", os.defpath)]))
+    if found is None:
+        raise PreflightError(f"{name} is not installed beside {sys.executable}", "pip install accelerate")
+    return found
+
+
+def _say(text: str) -> None:
+    print(f"temper: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,114 @@
+"""The person's door: `temper VERB run.yaml`. Every verb is loaded when it is called, so that help answers at once."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+VERSION = "0.1.0"
+
+# Verb: (what it does, where it lives). An empty place hands the words on to `python -m engine`.
+VERBS = {
+    "train": ("Fine-tune a model: print the `accelerate launch` line, then run it.", "launch.verbs:train"),
+    "evaluate": ("Sample a benchmark's tasks, run the answers, report pass@k.", "launch.verbs:evaluate"),
+    "score": ("Score samples that exist already, in the field's JSONL format.", ""),
+    "report": ("Write one self-contained HTML page about runs and evaluations.", ""),
+    "benchmark": ("List benchmarks, show and export their tasks.", ""),
+    "sandbox": ("Run one program in the sandbox, or see what this kernel grants.", ""),
+    "data": ("Look at the rows, tokens and masks a run would train on.", ""),
+    "config": ("Show, check and document run files.", "launch.config:config"),
+    "demo": (
+        "The whole path on this machine's CPU: fine-tune the embedded model and prove the gain.",
+        "launch.demo:demo",
+    ),
+    "version": ("Print the versions of Temper and what it stands on.", "launch.verbs:version"),
+}
+
+
+class Verbs(click.Group):
+    """A group that knows its verbs' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order a person meets them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One verb, imported now; None for a name that is none."""
+        if cmd_name not in VERBS:
+            return None
+        help_text, place = VERBS[cmd_name]
+        if not place:
+            return _handed_on(cmd_name, help_text)
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs in `--help`, from the table alone."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, help_text) for name, (help_text, _) in VERBS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does, naming the nearest verb for an unknown one."""
+        name = args[0]
+        if name in VERBS:
+            return super().resolve_command(ctx, args)
+        near = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.5)
+        hint = f"did you mean `temper {near[0]}`?" if near else f"known: {', '.join(VERBS)}"
+        ctx.fail(f"there is no verb {name!r}: {hint}")
+
+
+def _handed_on(verb: str, help_text: str) -> click.Command:
+    """A verb whose work is the engine's: this process becomes `python -m engine VERB ...`."""
+
+    @click.command(
+        verb,
+        help=help_text,
+        add_help_option=False,
+        context_settings={
+            "ignore_unknown_options": True,
+            "allow_extra_args": True,
+            "allow_interspersed_args": False,
+        },
+    )
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    def command(words: tuple[str, ...]) -> None:
+        become_engine(verb, *words)
+
+    return command
+
+
+def become_engine(*words: str) -> NoReturn:
+    """Replace this process by `python -m engine WORDS`: one process, one exit code, nothing in between."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "engine", *words])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="temper")
+def temper() -> None:
+    """Fine-tune code models on clusters, and prove the result by running what they write.
+
+    Start with `temper demo`, or `temper train configs/sft/qwen2.5-coder-0.5b.yaml --dry-run`.
+    """
+
+
+def main() -> None:
+    """Run `temper`; a user's mistake is one sentence and its exit code, never a stack trace."""
+    from engine.errors import TemperError
+
+    try:
+        temper(prog_name="temper")
+    except TemperError as error:
+        print(f"temper: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The verbs that start ranks, and `version`."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import click
+
+from engine.config import Loaded, demand, load
+from launch.command import plan
+
+STANDS_ON = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "evaluate",
+)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """RUN and the ways to change it, the same for every verb that reads one."""
+    for decorate in (
+        click.argument("run_file", metavar="RUN.yaml"),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="a.b=c", help="Override one value; may be repeated."
+        ),
+        click.option("--processes", type=int, metavar="N", help="Short for --set parallel.processes=N."),
+        click.option("--dry-run", is_flag=True, help="Print the line that would be run, and stop."),
+    )[::-1]:
+        command = decorate(command)
+    return command
+
+
+def read(run_file: str, overrides: tuple[str, ...], processes: int | None) -> tuple[Loaded, tuple[str, ...]]:
+    """A run file with its overrides, checked as far as that goes without torch; and the overrides in full."""
+    if processes is not None:
+        overrides = (*overrides, f"parallel.processes={processes}")
+    return load(run_file, overrides), overrides
+
+
+def start(
+    verb: str,
+    run_file: str,
+    overrides: tuple[str, ...],
+    processes: int | None,
+    *,
+    dry_run: bool,
+    words: tuple[str, ...] = (),
+) -> None:
+    """Print the launch line of a verb and, unless it is a dry run, run it and exit with its verdict's code.
+
+    `words` are further options of the verb, handed on to the ranks.
+    """
+    loaded, overrides = read(run_file, overrides, processes)
+    demand(loaded.run)
+    launch = plan(loaded.run, verb, run_file, overrides, words)
+    print(launch.line, flush=True)
+    if dry_run:
+        return
+    from launch.agent import supervise
+
+    sys.exit(supervise(launch).exit_code)
+
+
+@click.command()
+@run_options
+def train(run_file: str, overrides: tuple[str, ...], processes: int | None, dry_run: bool) -> None:
+    """Fine-tune a model: print the `accelerate launch` line, then run it.
+
+    Exit codes: 0 done, 1 a bug or a dead rank, 2 a wish that cannot be met, 75 stopped and saved, 93 do not requeue.
+    """
+    start("train", run_file, overrides, processes, dry_run=dry_run)
+
+
+@click.command()
+@run_options
+@click.option("--base", is_flag=True, help="Judge the model the run starts from instead of its result.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def evaluate(
+    run_file: str, overrides: tuple[str, ...], processes: int | None, dry_run: bool, base: bool, as_json: bool
+) -> None:
+    """Sample a benchmark's tasks, run the answers in the sandbox, report pass@k."""
+    words = ("--base",) * base + ("--json",) * as_json
+    start("evaluate", run_file, overrides, processes, dry_run=dry_run, words=words)
+
+
+@click.command()
+def version() -> None:
+    """Print the versions of Temper and what it stands on."""
+    from launch.cli import VERSION
+
+    print(f"temper {VERSION}, Python {platform.python_version()}, {platform.system()} {platform.release()}")
+    for name in STANDS_ON:
+        try:
+            print(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            print(f"{name} is not installed")

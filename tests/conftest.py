@@ -1,0 +1,28 @@
+"""What every test may ask for: the root of the project, the field's data, and two threads at most."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Two ranks of a test each with a thread per core would spend their time on each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def field_data() -> Path:
+    """The folder of the field's benchmark files (`TEMPER_DATA`); tests that need it are skipped without."""
+    folder = os.environ.get("TEMPER_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("TEMPER_DATA names no folder of benchmark files")
+    return Path(folder)

@@ -1,0 +1,127 @@
+"""Each rule across sections: found when broken, silent when not, and the fix it names works."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import Run, check, deepspeed_settings, demand, shape
+from engine.config.rules import RULES
+from engine.errors import WishError
+
+
+@pytest.fixture()
+def model(tmp_path: Path) -> Path:
+    numbers = {
+        "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
+        "vocab_size": 100, "max_position_embeddings": 256, "intermediate_size": 128,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(numbers))
+    return tmp_path
+
+
+def made(model: Path, /, **sections: dict[str, Any]) -> Run:
+    tree: dict[str, Any] = {
+        "output": "runs/x",
+        "model": {"path": str(model)},
+        "data": {"train": [{"path": "a"}], "max_length": 128},
+    }
+    for section, values in sections.items():
+        tree[section] = tree.get(section, {}) | values
+    return Run.model_validate(tree)
+
+
+# fmt: off
+# ruff: noqa: E501 - a table reads better in long rows
+CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]]] = [
+    ("batch", {"train": {"global_batch": 100, "micro_batch": 8}, "parallel": {"strategy": "ddp", "processes": 3}},
+     "global_batch 100 is not divisible by 3 ranks x train.micro_batch 8", {"train": {"global_batch": 96}}),
+    ("peers", {"parallel": {"processes": 2}}, "strategy is none and there are 2 ranks", {"parallel": {"strategy": "ddp"}}),
+    ("fsdp", {"parallel": {"strategy": "fsdp2"}, "adapter": {"kind": "qlora"}}, "fsdp2 and adapter.kind is qlora", {"parallel": {"strategy": "zero3"}}),
+    ("fsdp fp16", {"parallel": {"strategy": "fsdp2", "precision": "fp16"}}, "fsdp2 and parallel.precision is fp16", {"parallel": {"precision": "bf16"}}),
+    ("offload", {"parallel": {"strategy": "ddp", "offload_optimizer": True}}, "offload_optimizer is on and the strategy is ddp",
+     {"parallel": {"strategy": "zero2"}}),
+    ("offload weights", {"parallel": {"strategy": "zero2", "offload_parameters": True}}, "offload_parameters is on", {"parallel": {"strategy": "zero3"}}),
+    ("offload optimizer", {"parallel": {"strategy": "zero2", "offload_optimizer": True}, "train": {"optimizer": "adamw_8bit"}},
+     "optimizer is adamw_8bit", {"train": {"optimizer": "adamw"}}),
+    ("adafactor", {"parallel": {"strategy": "zero2"}, "train": {"optimizer": "adafactor"}}, "optimizer is adafactor", {"train": {"optimizer": "adamw"}}),
+    ("fp16", {"parallel": {"precision": "fp16", "device": "cpu"}}, "fp16", {"parallel": {"precision": "bf16"}}),
+    ("qlora fp32", {"adapter": {"kind": "qlora"}, "parallel": {"strategy": "zero3", "precision": "fp32"}}, "qlora with zero3 in fp32",
+     {"parallel": {"precision": "bf16"}}),
+    ("scratch", {"model": {"init": "scratch"}, "adapter": {"kind": "lora"}}, "init is scratch", {"adapter": {"kind": "full"}}),
+    ("k", {"evaluate": {"benchmark": "basics", "k": [1, 10], "samples": 5, "temperature": 0.2}}, "asks for pass@10", {"evaluate": {"samples": 10}}),
+    ("greedy", {"evaluate": {"benchmark": "basics", "samples": 5}}, "temperature is 0", {"evaluate": {"temperature": 0.2}}),
+    ("in loop", {"train": {"evaluate_every": 5}}, "benchmark is empty", {"evaluate": {"benchmark": "basics"}}),
+    ("early stop", {"train": {"early_stop_patience": 2}}, "never measured",
+     {"train": {"validate_every": 5}, "data": {"validation_fraction": 0.1}}),
+    ("metric", {"checkpoint": {"metric": "pass@1"}}, "evaluate_every is 0", {"train": {"evaluate_every": 5}, "evaluate": {"benchmark": "basics"}}),
+    ("unknown metric", {"checkpoint": {"metric": "val_loss", "export": "best"}, "data": {"validation_fraction": 0.1}},
+     "metric is val_loss, which decides nothing", {"checkpoint": {"metric": "validation_loss"}}),
+    ("best", {"checkpoint": {"export": "best"}}, "export is best by validation_loss", {"data": {"validation_fraction": 0.1}}),
+    ("best kept", {"checkpoint": {"export": "best", "keep_best": 0}, "data": {"validation_fraction": 0.1}},
+     "keep_best is 0", {"checkpoint": {"keep_best": 1}}),
+    ("context", {"data": {"max_length": 512}}, "longer than the model's context of 256", {"data": {"max_length": 256}}),
+    ("flash", {"model": {"attention": "flash_attention_2"}, "parallel": {"device": "cpu"}}, "attention is flash", {"model": {"attention": "sdpa"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("broken", "words", "fix"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_rule_is_found_and_its_fix_works(
+    model: Path, broken: dict[str, dict[str, Any]], words: str, fix: dict[str, dict[str, Any]]
+) -> None:
+    findings = check(made(model, **broken))
+    assert any(words in finding.what for finding in findings), findings
+    assert all(finding.fix for finding in findings)
+    mended = {name: broken.get(name, {}) | fix.get(name, {}) for name in broken.keys() | fix.keys()}
+    assert check(made(model, **mended)) == []
+
+
+def test_missing_model_folder_is_told_from_a_hub_id(model: Path) -> None:
+    assert "no model folder ./nowhere" in check(made(model, model={"path": "./nowhere"}))[0].what
+    assert check(made(model, model={"path": "Qwen/Qwen2.5-Coder-0.5B"})) == []
+
+
+def test_every_rule_has_a_case() -> None:
+    assert len(CASES) >= len(RULES) - 3
+
+
+def test_demand_counts_the_others(model: Path) -> None:
+    with pytest.raises(WishError, match=r"\(and 1 more: `temper config check` lists them\)"):
+        demand(made(model, parallel={"processes": 3}))
+
+
+def test_batch_follows_the_ranks_that_are_there(model: Path) -> None:
+    run = made(model, train={"global_batch": 8}, parallel={"strategy": "ddp", "processes": 2})
+    assert check(run) == []
+    assert "3 ranks" in check(run, world_size=3)[0].what
+
+
+def test_deepspeed_steps_on_the_global_batch(model: Path) -> None:
+    run = made(
+        model,
+        train={"global_batch": 24, "micro_batch": 2},
+        parallel={"strategy": "zero3", "device": "cpu", "processes": 4},
+    )
+    settings = deepspeed_settings(run, 4)
+    assert settings["gradient_accumulation_steps"] * settings["train_micro_batch_size_per_gpu"] * 4 == 24
+    assert settings["zero_optimization"]["stage"] == 3
+    assert settings["bf16"] == {"enabled": True}
+
+
+def test_shape_is_read_without_weights(model: Path) -> None:
+    found = shape(model)
+    assert found is not None
+    assert (found.layers, found.hidden, found.kv_heads, found.head_dim, found.context) == (2, 64, 4, 16, 256)
+    assert shape("some/hub-id") is None
+    (model / "config.json").write_text("{}")
+    with pytest.raises(WishError, match="lacks"):
+        shape(model)
+    for content in (b"[1, 2]", b"\xff\xfe"):
+        (model / "config.json").write_bytes(content)
+        with pytest.raises(WishError, match="config.json"):
+            shape(model)

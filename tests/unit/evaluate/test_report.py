@@ -1,0 +1,253 @@
+"""The report of real runs: what must be on the page, and that nothing a model wrote can act on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from engine import protocol
+from engine.config import Track
+from engine.errors import WishError
+from engine.evaluate import Court, Settings, evaluate
+from engine.evaluate.benchmarks import humaneval
+from engine.evaluate.charts import Series, line_chart, running_mean, thin, ticks
+from engine.evaluate.commands import report as report_command
+from engine.evaluate.highlight import highlight
+from engine.evaluate.stages import entries, gather
+from engine.generate import Generation, Request
+from engine.sandbox import Limits
+from engine.track import Tracker
+
+HOSTILE = "    raise ValueError('</script><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>')\n"
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, their attributes, and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+def judged(small: Path, folder: Path, *, right: int, wrong: str) -> None:
+    """An evaluation in which the first `right` tasks are solved."""
+    tasks = humaneval.load(str(small))
+    answers = {task.id: task.reference if number < right else wrong for number, task in enumerate(tasks)}
+
+    def generator(requests: Sequence[Request]) -> Iterator[Generation]:
+        for request in requests:
+            text = answers[request.task_id]
+            yield Generation(request.task_id, request.sample, request.seed, text, text, 8, "stop")
+
+    court = Court(Limits(cpu_seconds=2, wall_seconds=10))
+    evaluate(
+        tasks, "humaneval", Settings(model=str(folder), samples=2, k=(1, 2), court=court), generator=generator,
+        folder=folder, rank=0, world_size=1, barrier=lambda: None,
+    )  # fmt: skip
+
+
+def trained(folder: Path, strategy: str, adapter: str) -> None:
+    """What training leaves in a run folder."""
+    tracker = Tracker(folder, Track(), enabled=True)
+    for step in range(1, 41):
+        tracker.log({"step": step, "loss": 2.0 / step, "seconds": step * 0.5})
+        if step % 20 == 0:
+            score = step / 50
+            tracker.log({"step": step, "validation_loss": 2.1 / step})
+            tracker.log(
+                {"step": step, "pass@1": score, "low/pass@1": score - 0.1, "high/pass@1": score + 0.1}
+            )
+    tracker.close()
+    facts = {
+        "strategy": strategy,
+        "world_size": 2,
+        "precision": "bf16",
+        "adapter": adapter,
+        "versions": {"torch": "2"},
+    }
+    protocol.write_json(folder / protocol.FACTS, facts)
+    protocol.write_outcome(folder, protocol.Outcome("finished", 40, 83.0))
+    (folder / protocol.RUN).write_text(f"output: {folder}\nseed: 3\nmodel:\n  path: configs/tiny/base\n")
+
+
+@pytest.fixture(scope="module")
+def made(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model judged, then trained in full, and once more with QLoRA."""
+    root = tmp_path_factory.mktemp("runs")
+    full, qlora = root / "full", root / "qlora"
+    for folder, strategy, adapter, right in ((full, "zero2", "full", 4), (qlora, "zero3", "qlora", 3)):
+        trained(folder, strategy, adapter)
+        judged(small, folder / "evaluations" / "humaneval-test", right=right, wrong=HOSTILE)
+    judged(small, full / "evaluations" / "humaneval-test-base", right=1, wrong=HOSTILE)
+    return root
+
+
+@pytest.fixture
+def runs(made: Path, tmp_path: Path) -> list[Path]:
+    """Copies that a test may change."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return [tmp_path / "full", tmp_path / "qlora"]
+
+
+def make(runs: list[Path], tmp_path: Path, *more: str) -> str:
+    arguments = [*map(str, runs), "--out", str(tmp_path / "report.html"), *more]
+    result = CliRunner().invoke(report_command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return (tmp_path / "report.html").read_text()
+
+
+def test_page_shows_models_curves_bars_failures_programs_and_settings(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    page = Page(make(runs, tmp_path, "--title", "First <run>"))
+    assert page.open == []
+    for text in ("First <run>", "base", "full", "qlora", "20 %", "80 %", "60 %", "pass@2", "95 % interval"):
+        assert text in page.text
+    for text in (
+        "full, bf16, 2 ranks",
+        "zero2",
+        "qlora, bf16, 2 ranks",
+        "zero3",
+        "1 min 23 s",
+        "configs/tiny/base",
+    ):
+        assert text in page.text
+    assert page.tags.count("svg") == 2
+    assert page.tags.count("polyline") >= 2 * 3 + 2
+    assert page.tags.count("polygon") == 2
+    assert page.tags.count("details") == 5
+    # Nothing but the hostile answers' own text: shown whole, as text.
+    assert "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>" in page.text
+    assert "ValueError" in page.text
+    assert "runtime_error" in page.text
+
+
+def test_page_is_self_contained_and_inert(runs: list[Path], tmp_path: Path) -> None:
+    html = make(runs, tmp_path)
+    page = Page(html)
+    assert not {"script", "img", "link", "iframe", "object", "embed", "base", "form", "a"} & set(page.tags)
+    assert not {
+        name for name, _ in page.attributes if name in ("src", "href", "srcset") or name.startswith("on")
+    }
+    assert "url(" not in html and "@import" not in html
+    policy = [
+        value for name, value in page.attributes if name == "content" and value and "default-src" in value
+    ]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+def test_hostile_names_are_text_too(runs: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "<b onmouseover=alert(1)>"
+    runs[0].rename(run)
+    rows = (run / "evaluations" / "humaneval-test" / "tasks.jsonl").read_text()
+    (run / "evaluations" / "humaneval-test" / "tasks.jsonl").write_text(
+        rows.replace("Small/4", '\\"><script>')
+    )
+    results = run / "evaluations" / "humaneval-test" / "results.jsonl"
+    results.write_text(results.read_text().replace("Small/4", '\\"><script>'))
+    page = Page(make([run], tmp_path))
+    assert "script" not in page.tags and "b" not in page.tags[page.tags.index("section") :]
+    assert "<b onmouseover=alert(1)>" in page.text
+
+
+def test_summary_holds_each_stage(runs: list[Path], tmp_path: Path) -> None:
+    make(runs, tmp_path, "--summary", str(tmp_path / "summary.json"))
+    stages = json.loads((tmp_path / "summary.json").read_text())["stages"]
+    assert [stage["stage"] for stage in stages] == ["base", "full", "qlora"]
+    assert [stage["strategy"] for stage in stages] == [None, "zero2", "zero3"]
+    assert [stage["world_size"] for stage in stages] == [None, 2, 2]
+    assert [stage["pass@1"] for stage in stages] == [0.2, 0.8, 0.6]
+    for stage in stages:
+        estimate = stage["pass_at_k"]["2"]
+        assert 0 <= estimate["low"] < estimate["value"] < estimate["high"] <= 1
+        assert stage["seconds"]["execution"] > 0
+    assert [stage["seconds"]["training"] for stage in stages] == [None, 83.0, 83.0]
+
+
+def test_programs_that_training_solved_come_first(runs: list[Path], tmp_path: Path) -> None:
+    html = make(runs, tmp_path)
+    order = [html.index(f"<code>Small/{number}</code>") for number in range(5)]
+    assert sorted(range(5), key=lambda number: order[number]) == [1, 2, 3, 0, 4]
+
+
+def test_one_start_that_two_runs_share_is_shown_once(runs: list[Path]) -> None:
+    shared = runs[0] / "evaluations" / "humaneval-test-base"
+    copy = runs[1] / "evaluations" / "humaneval-test-base"
+    copy.mkdir()
+    for file in shared.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert [entry.label for entry in entries([gather(run) for run in runs])] == ["base", "full", "qlora"]
+
+
+def test_a_run_still_training_has_its_curves(tmp_path: Path) -> None:
+    trained(tmp_path / "young", "ddp", "full")
+    page = Page(make([tmp_path / "young"], tmp_path))
+    assert "No evaluation has finished yet" in page.text
+    assert page.tags.count("svg") == 2
+
+
+def test_folders_without_a_run_and_damaged_ones_are_named(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WishError, match=r"empty holds neither metrics\.jsonl nor a finished evaluation"):
+        gather(tmp_path / "empty")
+    (runs[0] / "facts.json").write_text("{")
+    with pytest.raises(WishError, match="full holds a damaged file"):
+        gather(runs[0])
+
+
+def test_ticks_are_round_and_enclose() -> None:
+    assert ticks(0.0, 1.0, 5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    for low, high in ((0.013, 0.0131), (-5, 1e6), (3, 3), (0, 0), (2.31, 7.9)):
+        values = ticks(low, high, 5)
+        assert values[0] <= low and values[-1] >= high
+        assert 2 <= len(values) <= 9
+
+
+def test_charts_of_nothing_one_point_and_very_many() -> None:
+    assert line_chart([Series("a", [], 0)], label="x") == ""
+    assert "polyline" in line_chart([Series("a", [(5, 1.0)], 0)], label="x")
+    many = [(float(step), 1.0) for step in range(100_000)]
+    assert len(thin(many)) <= 300
+    assert len(line_chart([Series("a", many, 0, smooth=True)], label="x")) < 20_000
+    assert running_mean([(1, 4.0), (2, 4.0)]) == [(1, pytest.approx(4.0)), (2, pytest.approx(4.0))]
+
+
+def test_what_html_cannot_hold_is_shown_as_a_replacement() -> None:
+    assert highlight("x\0\x1b[31m\ud800\n\ty") == 'x\ufffd\ufffd[<span class="n">31m</span>\ufffd\n\ty'
+
+
+def test_highlight_keeps_every_character() -> None:
+    source = (
+        'def f(x):\n    """<doc> & \'more\' """\n    return x["a<b"] + 0x1F  # </span>\n\'unclosed\n"""open\n'
+    )
+    page = Page(f"<pre>{highlight(source)}</pre>")
+    assert page.text == source
+    assert {value for name, value in page.attributes} == {"k", "d", "s", "n", "c"}

@@ -1,0 +1,169 @@
+"""Finding the code in an answer: every shape models answer in, and that the program made of it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from engine.generate.extract import Block, blocks, cut, extract
+from engine.generate.request import sample_seed
+
+PROMPT = '''from typing import List
+
+
+def twice(x: int) -> int:
+    """Double it.
+    >>> twice(2)
+    4
+    """
+'''
+
+
+@dataclass(frozen=True)
+class Asked:
+    prompt: str = PROMPT
+    entry_point: str = "twice"
+    stop: tuple[str, ...] = ("\ndef", "\nclass", "\nprint", "\n#")
+
+
+TASK = Asked()
+BARE = Asked(prompt="def twice(x):\n")
+OPEN = Asked(prompt="def twice(x):")
+
+
+def answer_of(text: str, task: Asked = TASK, *, chat: bool = False) -> int:
+    """What the program made of an answer gives for 21."""
+    names: dict[str, object] = {}
+    exec(task.prompt + extract(text, task, chat=chat), names)
+    return names[task.entry_point](21)  # type: ignore[operator,no-any-return]
+
+
+def test_base_continuation_is_left_alone() -> None:
+    assert extract("    return x * 2\n", TASK) == "    return x * 2\n"
+    assert extract("    return '\t'\n", TASK) == "    return '\t'\n"
+
+
+def test_stops_cut_the_new_text_only() -> None:
+    assert extract("    return x * 2\n\ndef other():\n    pass\n", TASK) == "    return x * 2\n"
+    assert extract("    return x * 2\nprint(twice(2))", TASK) == "    return x * 2"
+    assert cut("abc", ()) == "abc"
+    assert cut("a\nb\nc", ("\nc", "\nb")) == "a"
+
+
+def test_the_prompts_own_text_is_no_stop() -> None:
+    assert "\n\ndef" in TASK.prompt
+    assert answer_of("    return x * 2") == 42
+
+
+@pytest.mark.parametrize("task", [TASK, BARE, OPEN])
+def test_answer_repeats_the_prompt(task: Asked) -> None:
+    assert (
+        answer_of(task.prompt + ("" if task.prompt.endswith("\n") else "\n") + "    return x * 2\n", task)
+        == 42
+    )
+
+
+@pytest.mark.parametrize("task", [TASK, BARE, OPEN])
+@pytest.mark.parametrize("chat", [False, True])
+def test_answer_repeats_the_function(task: Asked, chat: bool) -> None:
+    whole = "def twice(x):\n    return x * 2\n"
+    assert answer_of(f"```python\n{whole}```" if chat else whole, task, chat=chat) == 42
+
+
+def test_repeated_function_may_bring_imports_and_helpers() -> None:
+    helper = "import operator\n\ndef add(a, b):\n    return operator.add(a, b)\n\n"
+    assert answer_of(f"```python\n{helper}def twice(x):\n    return add(x, x)\n```", chat=True) == 42
+
+
+def test_answer_in_a_class_prompt() -> None:
+    task = Asked(prompt='class Pair:\n    """Two."""\n\n    def __init__(self, x):\n', entry_point="Pair")
+    names: dict[str, object] = {}
+    exec(task.prompt + extract("        self.x = x\n", task), names)
+    assert names["Pair"](3).x == 3  # type: ignore[operator]
+    whole = "class Pair:\n    def __init__(self, x):\n        self.x = x\n"
+    names.clear()
+    exec(task.prompt + extract(f"```\n{whole}```", task, chat=True), names)
+    assert names["Pair"](3).x == 3  # type: ignore[operator]
+
+
+GOOD = "def twice(x):\n    return x * 2\n"
+DOCUMENTED = 'def twice(x):\n    """\n    ```\n    1\n    ```\n    """\n    return x * 2\n'
+WRONG = "def twice(x):\n    return x + x + 1\n"
+
+
+def fenced(code: str, tag: str = "python") -> str:
+    return f"```{tag}\n{code}```\n"
+
+
+CHAT = {
+    "prose around": f"Sure! Here you go:\n\n{fenced(GOOD)}\nThis doubles x.",
+    "no tag": fenced(GOOD, ""),
+    "tag in capitals": fenced(GOOD, "Python"),
+    "tag with options": fenced(GOOD, 'python title="a.py"'),
+    "tildes": f"~~~python\n{GOOD}~~~",
+    "cut at the length limit": f"```python\n{GOOD}",
+    "example of use after it": f"{fenced(GOOD)}Use:\n{fenced('print(twice(2))' + chr(10))}",
+    "shell before it": fenced("pip install nothing\n", "bash") + fenced(GOOD),
+    "draft before it": f"{fenced(WRONG)}No:\n{fenced(GOOD)}",
+    "broken block after it": f"{fenced(GOOD)}or\n{fenced('def twice(x:' + chr(10))}",
+    "body only": fenced("return x * 2\n"),
+    "indented body only": fenced("    y = x\n    return y * 2\n"),
+    "in a list item": "1. Code:\n\n   ```python\n   def twice(x):\n       return x * 2\n   ```\n",
+    "no fence": f"Here it is.\n\n{GOOD}\nIt doubles x.",
+    "thinking": f"<think>\n{fenced(WRONG)}</think>\n{fenced(GOOD)}",
+    "fence inside a docstring": f"````python\n{DOCUMENTED}````",
+    "carriage returns": fenced(GOOD).replace("\n", "\r\n"),
+    "helper": fenced("async def wait(): ...\n\n" + GOOD),
+}
+
+
+@pytest.mark.parametrize("text", CHAT.values(), ids=CHAT.keys())
+@pytest.mark.parametrize("task", [TASK, BARE], ids=["docstring", "bare"])
+def test_chat_answers(text: str, task: Asked) -> None:
+    assert answer_of(text, task, chat=True) == 42
+
+
+def test_stops_do_not_end_a_repeated_function_before_it_has_begun() -> None:
+    text = "import operator\n\ndef twice(x):\n    return operator.add(x, x)\n\ndef other(:\n"
+    assert answer_of(text) == 42
+
+
+def test_a_name_that_only_begins_like_the_entry_point_is_another() -> None:
+    text = fenced(GOOD) + fenced("def twice_as_much_again(x):\n    return 7\n")
+    assert answer_of(text, chat=True) == 42
+
+
+def test_base_model_that_answers_in_markdown() -> None:
+    assert answer_of("```python\ndef twice(x):\n    return x * 2\n```\nThat is it.") == 42
+
+
+def test_bytes_of_transport_are_removed() -> None:
+    assert extract("\ufeff    return x * 2\r\n", TASK) == "    return x * 2\n"
+    assert extract("    return\0 x * 2\n", TASK) == "    return x * 2\n"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "I cannot help with that.", "``` ```", "```python\n```"])
+def test_no_code_is_an_empty_answer(text: str) -> None:
+    assert extract(text, TASK, chat=True).strip() == ""
+
+
+def test_extraction_is_a_fixed_point_of_replay() -> None:
+    for text in CHAT.values():
+        assert extract(text, TASK, chat=True) == extract(text, TASK, chat=True)
+
+
+def test_blocks() -> None:
+    assert blocks("a\n```py\nx\n```\nb\n~~~\ny") == [Block("py", "x\n"), Block("", "y\n")]
+
+
+def test_seed_depends_on_what_the_sample_is_and_nothing_else() -> None:
+    assert sample_seed(0, "HumanEval/0", 0) == 3662024193353618415
+    seeds = {
+        sample_seed(run, task, sample)
+        for run in range(3)
+        for task in ("a", "b", "a/1")
+        for sample in range(50)
+    }
+    assert len(seeds) == 3 * 3 * 50
+    assert all(0 <= seed < 2**63 for seed in seeds)
