@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine import protocol
-from engine.config import Run, check, dump, load
+from engine.config import Run, demand, dump, load
 from engine.errors import BUG, DONE, Preempted, TemperError, WishError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def takes_run(command: Any) -> Any:
 @takes_run
 def train(run_file: Path, overrides: tuple[str, ...]) -> None:
     """Train as the run file says."""
-    run = _read(run_file, overrides)
+    run = _read(run_file, overrides, training=True)
     with _Attempt(run) as attempt:
         from engine.dist import start
         from engine.evaluate import subject
@@ -96,7 +96,7 @@ def train(run_file: Path, overrides: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def evaluate(run_file: Path, overrides: tuple[str, ...], base: bool, as_json: bool) -> None:
     """Sample a benchmark, execute the programs, print pass@k."""
-    run = _read(run_file, overrides)
+    run = _read(run_file, overrides, training=False)
     with _Attempt(run) as attempt:
         from engine.dist import start
         from engine.evaluate import subject
@@ -174,12 +174,9 @@ class _Attempt:
             print(f"{prefix}{''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)
 
 
-def _read(run_file: Path, overrides: tuple[str, ...]) -> Run:
+def _read(run_file: Path, overrides: tuple[str, ...], *, training: bool) -> Run:
     run = load(run_file, overrides).run
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    findings = check(run, size)
-    if findings:
-        raise WishError(findings[0].what, findings[0].fix)
+    demand(run, int(os.environ.get("WORLD_SIZE", "1")), training=training)
     return run
 
 

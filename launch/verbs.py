@@ -60,7 +60,7 @@ def start(
     `words` are further options of the verb, handed on to the ranks.
     """
     loaded, overrides = read(run_file, overrides, processes)
-    demand(loaded.run)
+    demand(loaded.run, training=verb == "train")
     launch = plan(loaded.run, verb, run_file, overrides, words)
     print(launch.line, flush=True)
     if dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,14 @@ from torch import Tensor
 
 from engine.checkpoint.state import capture_rng, fingerprint, shapes
 from engine.checkpoint.store import Store
-from engine.checkpoint.verify import reopen
+from engine.checkpoint.verify import MAY_BE_ZERO, reopen
 from engine.config import Run
 from engine.dist import World
 from engine.errors import TemperError
 
 WEIGHTS, STATE, RNG = "weights", "state", "rng"
-# fp32 master weight, two Adam moments, and the 16-bit copy that others load.
-BYTES_PER_TRAINED_WEIGHT = 14
+# fp32 master weight, two Adam moments, and the copy that others load, at its widest.
+BYTES_PER_TRAINED_WEIGHT = 16
 
 
 class Savable(Protocol):
@@ -70,10 +71,7 @@ def save(
     trained = sum(_elements(shape) for shape in shapes(engine.model, trainable_only=True).values())
     _together(world, lambda: _begin(store, step, trained))
     folder = store.partial(step)
-    if world.first:
-        with store.guard(step):
-            _write(folder, engine, tokenizer, world)
-    else:
+    with store.guard(step):
         _write(folder, engine, tokenizer, world)
     world.barrier()
     facts = wishes(run, world) | {"fingerprint": fingerprint(engine.model), "progress": _plain(progress)}
@@ -115,16 +113,27 @@ def write_weights(folder: Path, model: Any, weights: dict[str, Tensor], tokenize
     Raises:
         TemperError: names, shapes or values on disk are not the model's.
     """
-    model.save_pretrained(str(folder), state_dict=weights)
-    tokenizer.save_pretrained(str(folder))
     expected = shapes(model, trainable_only=True)
+    buffers: dict[str, Tensor] = {}
     if hasattr(model, "peft_config"):
+        # An adapted embedding is frozen as well: without the switch, PEFT would write a copy of it, whole.
+        model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
         # PEFT leaves the adapter's own name out of the file.
-        expected = {name.replace(".default.", "."): shape for name, shape in expected.items()}
+        expected = {re.sub(r"\.default(?=\.|$)", "", name): shape for name, shape in expected.items()}
     else:
-        expected = _as_published(model, expected)
+        buffers = _persistent_buffers(model)
+        model.save_pretrained(str(folder), state_dict=weights | buffers)
+        held = {name: tuple(buffer.shape) for name, buffer in buffers.items()}
+        expected = _as_published(model, expected | held)
+    tokenizer.save_pretrained(str(folder))
     tied = getattr(model, "all_tied_weights_keys", None) or {}
-    reopen(folder, expected, tied=set(tied))
+    reopen(folder, expected, tied=set(tied), may_be_zero=(*MAY_BE_ZERO, *buffers))
+
+
+def _persistent_buffers(model: Any) -> dict[str, Tensor]:
+    """What a model keeps beside its parameters, such as the bias of a router; no strategy shards it."""
+    kept = model.state_dict().keys()
+    return {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in kept}
 
 
 def _as_published(model: Any, expected: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

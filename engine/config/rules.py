@@ -19,24 +19,26 @@ class Finding:
     fix: str
 
 
-def check(run: Run, world_size: int | None = None) -> list[Finding]:
+def check(run: Run, world_size: int | None = None, *, training: bool = True) -> list[Finding]:
     """Every clash in a Run.
 
     Args:
         run: the Run.
         world_size: ranks in all; empty: `parallel.processes`.
+        training: whether the Run is to be trained, or only its model judged, which any number of ranks may do.
     """
     ranks = world_size or run.parallel.processes
-    return [finding for rule in RULES for finding in rule(run, ranks)]
+    rules = RULES if training else tuple(rule for rule in RULES if rule not in OF_TRAINING)
+    return [finding for rule in rules for finding in rule(run, ranks)]
 
 
-def demand(run: Run, world_size: int | None = None) -> None:
-    """Raise the first clash of a Run, counting the others.
+def demand(run: Run, world_size: int | None = None, *, training: bool = True) -> None:
+    """Raise the first clash of a Run, counting the others; arguments as `check` takes them.
 
     Raises:
         WishError: there is a clash.
     """
-    findings = check(run, world_size)
+    findings = check(run, world_size, training=training)
     if findings:
         more = f" (and {len(findings) - 1} more: `temper config check` lists them)" if findings[1:] else ""
         raise WishError(findings[0].what + more, findings[0].fix)
@@ -252,8 +254,7 @@ def attention_runs_on_the_device(run: Run, ranks: int) -> Iterator[Finding]:
         )
 
 
-RULES: tuple[Callable[[Run, int], Iterator[Finding]], ...] = (
-    model_folder_exists,
+OF_TRAINING: tuple[Callable[[Run, int], Iterator[Finding]], ...] = (
     batch_divides,
     one_rank_has_no_peers,
     fsdp_shards_floats,
@@ -262,14 +263,18 @@ RULES: tuple[Callable[[Run, int], Iterator[Finding]], ...] = (
     offload_steps_with_adamw,
     adafactor_shards_break_rows,
     eight_bit_states_need_whole_tensors,
-    fp16_needs_cuda,
     quantised_base_computes_in_sixteen_bits,
-    quantised_base_is_pretrained,
-    k_is_sampled,
-    samples_differ,
     evaluation_has_tasks,
     metric_is_measured,
     best_is_kept,
     rows_fit_the_model,
+)
+RULES: tuple[Callable[[Run, int], Iterator[Finding]], ...] = (
+    model_folder_exists,
+    fp16_needs_cuda,
+    quantised_base_is_pretrained,
+    k_is_sampled,
+    samples_differ,
     attention_runs_on_the_device,
+    *OF_TRAINING,
 )

@@ -215,7 +215,7 @@ def validate(name: str, data: str | None, split: str, limit: int | None, **court
     ):
         programs = [module.program(task, answer) for task, answer in zip(tasks, answers, strict=True)]
         passed = 0
-        for index, verdict in judge(programs, terms):
+        for index, verdict in judge(len(programs), programs.__getitem__, terms):
             passed += verdict.passed
             if verdict.passed != wanted or verdict.name == "infra":
                 wrong.append(f"{tasks[index].id}: the {what} answer is {verdict.name} ({verdict.detail})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from engine.sandbox import Limits, Pool, Program, Verdict
@@ -21,11 +21,13 @@ class Court:
     workers: int = 2
 
 
-def judge(programs: Sequence[Program], court: Court) -> Iterator[tuple[int, Verdict]]:
-    """Run every program.
+def judge(count: int, program: Callable[[int], Program], court: Court) -> Iterator[tuple[int, Verdict]]:
+    """Run programs.
 
     Args:
-        programs: what to run; an item is read when a worker is near to it, so they may be made on demand.
+        count: how many there are.
+        program: makes one by its index, when a worker is near to it: tens of thousands would fill memory.
+        court: how to judge them.
 
     Yields:
         (index, verdict) once for each program, in order, but those the sandbox itself failed on come last,
@@ -34,13 +36,13 @@ def judge(programs: Sequence[Program], court: Court) -> Iterator[tuple[int, Verd
     Raises:
         WishError: this kernel does not grant the isolation asked for.
     """
-    if not programs:
+    if not count:
         return
-    waiting = list(range(len(programs)))
+    waiting = list(range(count))
     with Pool(workers=court.workers, level=court.level) as pool:
         for attempt in range(1, ATTEMPTS + 1):
             failed: list[int] = []
-            verdicts = pool.run_many((programs[index] for index in waiting), court.limits)
+            verdicts = pool.run_many(map(program, waiting), court.limits)
             for index, verdict in zip(waiting, verdicts, strict=True):
                 if verdict.name == "infra" and attempt < ATTEMPTS:
                     failed.append(index)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from engine.errors import TemperError
 from engine.evaluate import journal
@@ -132,26 +132,6 @@ def _merge(job: Job) -> dict[str, Generation]:
     return answers
 
 
-class Programs(Sequence[Program]):
-    """The programs of some items, made when they are read: tens of thousands of them would fill memory."""
-
-    def __init__(self, job: Job, items: Sequence[Item], answers: dict[str, Generation]) -> None:
-        self._job, self._items, self._answers, self._make = job, items, answers, find(job.benchmark).program
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @overload
-    def __getitem__(self, index: int) -> Program: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Program]: ...
-    def __getitem__(self, index: int | slice) -> Program | list[Program]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        item = self._items[index]
-        return self._make(item.task, extract(self._answers[item.key].text, item.task, chat=self._job.chat))
-
-
 def _execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[str, dict[str, Any]]:
     """Judge every answer not judged yet; returns the verdict records by the item's key."""
     court = job.settings.court
@@ -161,9 +141,14 @@ def _execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[s
         record["case"]: record for record in journal.read(job.place.verdicts) if record.get("case") in cases
     }
     waiting = [case for case in cases if case not in found]
-    programs = Programs(job, [cases[case] for case in waiting], answers)
+    make = find(job.benchmark).program
+
+    def program(index: int) -> Program:
+        item = cases[waiting[index]]
+        return make(item.task, extract(answers[item.key].text, item.task, chat=job.chat))
+
     with journal.Journal(job.place.verdicts) as book:
-        for count, (index, verdict) in enumerate(judge(programs, court), start=1):
+        for count, (index, verdict) in enumerate(judge(len(waiting), program, court), start=1):
             record = {"case": waiting[index], **_told(verdict)}
             if verdict.name != "infra":  # left out, so that another run tries it again
                 record = book.append(record)

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from engine.errors import PreflightError, WishError
-from engine.evaluate.benchmarks import Benchmark, find, fingerprint
+from engine.evaluate.benchmarks import find, fingerprint
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import RESULTS, write_lines
 from engine.evaluate.summary import Figures, Scored, by_group, figures, tally, taxonomy
@@ -129,7 +129,14 @@ def score(
     asked = read_samples(samples, {task.id: task for task in tasks})
     started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
-    for index, verdict in judge(Programs(asked, module), court):
+
+    def program(index: int) -> Program:
+        sample = asked[index]
+        if sample.whole:
+            return replace(module.program(sample.task, ""), source=sample.text)
+        return module.program(sample.task, sample.text)
+
+    for index, verdict in judge(len(asked), program, court):
         verdicts[index] = replace(verdict, stdout=verdict.stdout[:0])
         if progress is not None:
             progress(len(verdicts), len(asked))
@@ -154,28 +161,6 @@ def score(
         isolation=" and ".join(sorted({verdict.isolation for verdict in verdicts.values()})),
         limits=court.limits,
     )
-
-
-class Programs(Sequence[Program]):
-    """The programs of some samples, made when they are read."""
-
-    def __init__(self, samples: Sequence[Sample], benchmark: Benchmark) -> None:
-        self._samples, self._benchmark = samples, benchmark
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Program: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Program]: ...
-    def __getitem__(self, index: int | slice) -> Program | list[Program]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        sample = self._samples[index]
-        if sample.whole:
-            return replace(self._benchmark.program(sample.task, ""), source=sample.text)
-        return self._benchmark.program(sample.task, sample.text)
 
 
 def read_samples(source: str, tasks: Mapping[str, Task]) -> list[Sample]:

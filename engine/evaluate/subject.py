@@ -80,7 +80,7 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
 def _load(run: Run, world: World, *, untouched: bool) -> tuple[Any, Any, str]:
     if untouched:
         # The starting point is judged in the Run's precision, as training would see it.
-        name = " ".join(filter(None, (run.model.path, run.model.revision, _identity(Path(run.model.path)))))
+        name = f"{run.model.path} {run.model.revision or ''} {_identity(Path(run.model.path))} {_arithmetic(run)}"
         return load_model(run, world.device).eval(), load_tokenizer(run), name
     full = run.adapter.kind == "full"
     result = run.folder / (protocol.MODEL if full else protocol.ADAPTER)
@@ -88,7 +88,7 @@ def _load(run: Run, world: World, *, untouched: bool) -> tuple[Any, Any, str]:
         raise WishError(
             f"{result} is not there yet", "run `temper train` first, or judge the start with --base"
         )
-    name = f"{result} {_identity(result)}"
+    name = f"{result} {_identity(result)} {_arithmetic(run)}"
     tokenizer = load_tokenizer(run, str(result))
     if full:
         return load_model(run, world.device, path=str(result)).eval(), tokenizer, name
@@ -99,6 +99,13 @@ def _identity(folder: Path) -> str:
     """Size and time of the weights: answers of an earlier training are not taken for this one's."""
     files = sorted(folder.glob("*.safetensors"))
     return " ".join(f"{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+
+
+def _arithmetic(run: Run) -> str:
+    """How the weights are held and multiplied: the same ones in other numbers answer differently."""
+    adapter = run.adapter
+    held = f"{adapter.quant} double={adapter.double_quant}" if adapter.kind == "qlora" else "whole"
+    return f"{run.parallel.precision} {run.model.attention} {held}"
 
 
 def _generator(

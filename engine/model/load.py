@@ -41,9 +41,9 @@ def load_model(run: Run, device: torch.device, *, path: str | None = None) -> Pr
             options |= {"quantization_config": _four_bit(run, dtype), "device_map": {"": device}}
             # ZeRO-3 cannot shard while it quantises: each rank reads the whole 4-bit base, which is sharded afterwards.
             with unsharded():
-                model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+                model = _pretrained(place, dtype, options)
         else:
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+            model = _pretrained(place, dtype, options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise WishError(f"model.path {place} does not load: {_line(error)}", _hint(str(error))) from None
     if run.adapter.kind == "qlora":
@@ -51,6 +51,21 @@ def load_model(run: Run, device: torch.device, *, path: str | None = None) -> Pr
         _keep_unpacked(model)
     elif not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         model.to(device)
+    return model
+
+
+def _pretrained(place: str, dtype: torch.dtype, options: dict[str, Any]) -> PreTrainedModel:
+    """The model with every weight from the folder: transformers would draw those it lacks at random, and only warn."""
+    model, told = AutoModelForCausalLM.from_pretrained(
+        place, dtype=dtype, output_loading_info=True, **options
+    )
+    drawn = sorted(told["missing_keys"])
+    if drawn:
+        more = f" and {len(drawn) - 3} more" if len(drawn) > 3 else ""
+        raise WishError(
+            f"model.path {place} lacks weights of {type(model).__name__}: {', '.join(drawn[:3])}{more}",
+            "name a folder with all of them; an adapter's folder is no model, a classifier's has no output head",
+        )
     return model
 
 

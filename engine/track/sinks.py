@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import netrc
 import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from engine.errors import WishError
 
@@ -78,11 +80,11 @@ class WeightsAndBiases:
                 "pip install wandb, or remove track.wandb",
             ) from error
         offline = os.environ.get("WANDB_MODE", "online") in ("offline", "disabled", "dryrun")
-        if not offline and not os.environ.get("WANDB_API_KEY"):
+        if not offline and not _signed_in():
             # Without a key wandb would ask on the terminal, and a rank has nobody to answer.
             raise WishError(
-                f"track.wandb is {project!r}, but WANDB_API_KEY is not set",
-                "export WANDB_API_KEY, or WANDB_MODE=offline to upload later with `wandb sync`",
+                f"track.wandb is {project!r}, but WANDB_API_KEY is not set and nobody is logged in",
+                "export WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline to upload later with `wandb sync`",
             )
         self._run: Any = wandb.init(
             project=project,
@@ -103,6 +105,17 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Hand over what is still held back."""
         self._run.finish()
+
+
+def _signed_in() -> bool:
+    """Whether there is a key: in the environment, or where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _run_id(folder: Path) -> str:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +81,9 @@ def _resume(job: Job) -> None:
     job.where.phase = "resume"
     if job.run.checkpoint.resume == "never":
         if job.world.first:
+            # The result goes too: stopped early, this attempt would leave an older training's in its place.
             job.store.discard_after(-1)
+            shutil.rmtree(_result(job.run), ignore_errors=True)
         job.world.barrier()
         found = None
     else:
@@ -242,10 +245,14 @@ def _export(job: Job) -> None:
     found = {"last": job.store.newest, "best": job.store.best, "none": lambda: None}[wish]()
     if found is None:
         return
-    target = job.run.folder / (protocol.MODEL if job.run.adapter.kind == "full" else protocol.ADAPTER)
+    target = _result(job.run)
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(found.path / WEIGHTS, partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     print(f"{target}: weights of step {found.step}", flush=True)
+
+
+def _result(run: Run) -> Path:
+    return run.folder / (protocol.MODEL if run.adapter.kind == "full" else protocol.ADAPTER)

@@ -101,6 +101,13 @@ def test_batch_follows_the_ranks_that_are_there(model: Path) -> None:
     assert "3 ranks" in check(run, world_size=3)[0].what
 
 
+def test_judging_a_model_asks_nothing_of_its_training(model: Path) -> None:
+    run = made(model, train={"global_batch": 8}, parallel={"strategy": "none", "processes": 3})
+    assert len(check(run)) == 2 and check(run, training=False) == []
+    wrong = made(model, evaluate={"benchmark": "basics", "samples": 1, "k": [10]})
+    assert "evaluate.samples is 1" in check(wrong, training=False)[0].what
+
+
 def test_deepspeed_steps_on_the_global_batch(model: Path) -> None:
     run = made(
         model,

@@ -89,8 +89,21 @@ def test_wandb_without_package_or_key_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace())
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    with pytest.raises(WishError, match="WANDB_API_KEY is not set"):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(WishError, match="WANDB_API_KEY is not set and nobody is logged in"):
         Tracker(tmp_path, Track(wandb="code"))
+
+
+def test_wandb_login_is_as_good_as_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **options: FakeRun()))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    Tracker(tmp_path / "run", Track(wandb="code")).close()
+    (tmp_path / "netrc").write_text("machine elsewhere.example login user password secret\n")
+    with pytest.raises(WishError, match="nobody is logged in"):
+        Tracker(tmp_path / "run", Track(wandb="code"))
 
 
 def test_tensorboard_missing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
