@@ -109,7 +109,7 @@ def evaluate(run_file: Path, overrides: tuple[str, ...], base: bool, as_json: bo
         if summary is None:
             return
         click.echo(json.dumps(summary.as_json(), indent=1) if as_json else summary.table())
-        summary.require_verdicts()
+        summary.found.require_verdicts()
 
 
 class _Attempt:

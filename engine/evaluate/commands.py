@@ -18,7 +18,6 @@ from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import write_lines
 from engine.evaluate.score import Score
 from engine.evaluate.score import score as score_samples
-from engine.evaluate.summary import as_lines
 from engine.sandbox import Limits
 
 NAME = click.Choice(list(BENCHMARKS))
@@ -91,7 +90,7 @@ def score(
     **court: Any,
 ) -> None:
     """Run samples that exist already and print pass@k."""
-    found = score_samples(
+    scored = score_samples(
         benchmark,
         data,
         samples,
@@ -100,10 +99,10 @@ def score(
         out=out,
         progress=_live("scored"),
     )
-    click.echo(json.dumps(found.as_json(), indent=1) if as_json else _table(found))
-    for note in found.notes():
+    click.echo(json.dumps(scored.as_json(), indent=1) if as_json else _table(scored))
+    for note in scored.notes():
         click.echo(f"note: {note}", err=True)
-    found.require_verdicts()
+    scored.found.require_verdicts()
 
 
 def _live(what: str) -> Callable[[int, int], None] | None:
@@ -120,13 +119,11 @@ def _live(what: str) -> Callable[[int, int], None] | None:
     return show
 
 
-def _table(found: Score) -> str:
-    figures = found.figures
-    lines = [f"{found.benchmark}: {figures.samples:,} samples of {figures.tasks:,} tasks"]
-    lines += as_lines(figures, found.groups, found.verdicts)
-    speed = (figures.samples + found.unscored) / found.seconds if found.seconds else 0.0
-    lines.append(f"  {found.seconds:.1f} s, {speed:.0f} programs/s, isolation {found.isolation}")
-    return "\n".join(lines)
+def _table(scored: Score) -> str:
+    found, seconds = scored.found, scored.seconds
+    speed = (found.figures.samples + found.unscored) / seconds if seconds else 0.0
+    tail = f"  {seconds:.1f} s, {speed:.0f} programs/s, isolation {found.isolation}"
+    return "\n".join([*found.lines(), tail])
 
 
 @click.group()

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.evaluate import journal
-from engine.evaluate.benchmarks import fingerprint
 from engine.evaluate.job import Item, Job
-from engine.evaluate.summary import Scored, Summary, by_group, figures, tally, taxonomy
+from engine.evaluate.summary import Found, Scored, Summary
 from engine.generate import EXTRACT_VERSION, Generation, extract
 from engine.protocol import write_json
 
@@ -30,17 +29,16 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
     """
     items = job.items
     scored = [Scored(item.task.id, item.request.sample, verdicts[item.key]["verdict"]) for item in items]
-    counts = tally(scored)
     summary = Summary(
-        benchmark=job.benchmark,
-        benchmark_sha256=fingerprint(job.tasks),
-        figures=figures(job.tasks, counts, job.settings.k),
-        groups=by_group(job.tasks, counts, job.settings.k),
-        verdicts=taxonomy(scored),
-        unscored=sum(item.verdict == "infra" for item in scored),
+        found=Found.of(
+            job.benchmark,
+            job.tasks,
+            scored,
+            job.settings.k,
+            isolation=(record["isolation"] for record in verdicts.values()),
+        ),
         truncated=sum(answers[item.key].finish == "length" for item in items),
         seconds=_seconds(job, verdicts),
-        isolation=" and ".join(sorted({record["isolation"] for record in verdicts.values()})),
         settings=asdict(job.settings) | {"chat": job.chat},
         extract_version=EXTRACT_VERSION,
     )

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.errors import PreflightError, WishError
-from engine.evaluate.benchmarks import find, fingerprint
+from engine.errors import WishError
+from engine.evaluate.benchmarks import find
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import RESULTS, write_lines
-from engine.evaluate.summary import Figures, Scored, by_group, figures, tally, taxonomy
+from engine.evaluate.summary import Found, Scored
 from engine.evaluate.task import Task
 from engine.sandbox import Limits, Program, Verdict
 
@@ -45,30 +45,18 @@ class Sample:
 class Score:
     """What scoring found."""
 
-    benchmark: str
-    benchmark_sha256: str
-    figures: Figures
-    groups: dict[str, Figures]
-    verdicts: dict[str, int]
+    found: Found
     without_samples: tuple[str, ...]
     """Tasks of the benchmark that no line answers; they are in no figure."""
-    unscored: int
     seconds: float
-    isolation: str
     limits: Limits
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
         return {
-            "benchmark": self.benchmark,
-            "benchmark_sha256": self.benchmark_sha256,
-            **self.figures.as_json(),
-            "groups": {name: group.as_json() for name, group in self.groups.items()},
+            **self.found.as_json(),
             "tasks_without_samples": len(self.without_samples),
-            "verdicts": self.verdicts,
-            "unscored": self.unscored,
             "seconds": self.seconds,
-            "isolation": self.isolation,
             "limits": asdict(self.limits),
             "notes": self.notes(),
         }
@@ -77,7 +65,7 @@ class Score:
         """What a reader of the figures must know."""
         notes = [
             f"pass@{k} is undefined: {value.reason}"
-            for k, value in self.figures.pass_at_k.items()
+            for k, value in self.found.figures.pass_at_k.items()
             if value.reason is not None
         ]
         if self.without_samples:
@@ -85,19 +73,11 @@ class Score:
                 f"{len(self.without_samples)} tasks of the benchmark have no sample and are in no figure: "
                 + _some(self.without_samples)
             )
-        if self.unscored:
+        if self.found.unscored:
             notes.append(
-                f"the sandbox failed on {self.unscored} samples, which are in no figure: score them again"
+                f"the sandbox failed on {self.found.unscored} samples, which are in no figure: score them again"
             )
         return notes
-
-    def require_verdicts(self) -> None:
-        """Raise PreflightError if the sandbox itself failed on samples."""
-        if self.unscored:
-            raise PreflightError(
-                f"the sandbox failed on {self.unscored} of {self.figures.samples + self.unscored} samples",
-                "score again; `temper sandbox probe` shows what this machine grants",
-            )
 
 
 def score(
@@ -147,18 +127,17 @@ def score(
         Scored(sample.task.id, sample.sample, verdicts[index].name) for index, sample in enumerate(asked)
     ]
     answered = {sample.task.id for sample in asked}
-    counted = [task for task in tasks if task.id in answered]
-    counts = tally(scored)
     return Score(
-        benchmark=benchmark,
-        benchmark_sha256=fingerprint(tasks),
-        figures=figures(counted, counts, k),
-        groups=by_group(counted, counts, k),
-        verdicts=taxonomy(scored),
+        found=Found.of(
+            benchmark,
+            tasks,
+            scored,
+            k,
+            counted=[task for task in tasks if task.id in answered],
+            isolation=(verdict.isolation for verdict in verdicts.values()),
+        ),
         without_samples=tuple(task.id for task in tasks if task.id not in answered),
-        unscored=sum(item.verdict == "infra" for item in scored),
         seconds=round(seconds, 3),
-        isolation=" and ".join(sorted({verdict.isolation for verdict in verdicts.values()})),
         limits=court.limits,
     )
 

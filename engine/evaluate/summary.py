@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import PreflightError
+from engine.evaluate.benchmarks import fingerprint
 from engine.evaluate.passk import Estimate, estimate
 from engine.evaluate.task import Task
 from engine.sandbox import VERDICTS
@@ -42,25 +43,56 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """What an evaluation found."""
+class Found:
+    """What verdicts on samples of a benchmark come to, whoever drew the samples."""
 
     benchmark: str
     benchmark_sha256: str
     figures: Figures
     groups: dict[str, Figures]
     verdicts: dict[str, int]
-    unscored: int
-    """Samples the sandbox failed on: in no figure, and a reason to run again."""
-    truncated: int
-    """Answers that ended at the length limit."""
-    seconds: dict[str, float]
     isolation: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    extract_version: int | None = None
+    """The sandbox level, or the levels, that all verdicts were given at."""
+
+    @classmethod
+    def of(
+        cls,
+        benchmark: str,
+        tasks: Sequence[Task],
+        scored: Sequence[Scored],
+        ks: Sequence[int],
+        *,
+        counted: Sequence[Task] | None = None,
+        isolation: Iterable[str],
+    ) -> Found:
+        """Count.
+
+        Args:
+            benchmark: its name.
+            tasks: all that it has.
+            scored: the verdicts.
+            ks: of pass@k.
+            counted: the tasks that are in the figures; empty: all.
+            isolation: of each verdict.
+        """
+        counts = tally(scored)
+        counted = tasks if counted is None else counted
+        return cls(
+            benchmark=benchmark,
+            benchmark_sha256=fingerprint(tasks),
+            figures=figures(counted, counts, ks),
+            groups=by_group(counted, counts, ks),
+            verdicts=taxonomy(scored),
+            isolation=" and ".join(sorted(set(isolation))),
+        )
+
+    @property
+    def unscored(self) -> int:
+        """Samples the sandbox failed on: in no figure, and a reason to run again."""
+        return self.verdicts.get("infra", 0)
 
     def as_json(self) -> dict[str, Any]:
-        """The whole of summary.json."""
+        """This part of summary.json and of what `temper score --json` prints."""
         return {
             "benchmark": self.benchmark,
             "benchmark_sha256": self.benchmark_sha256,
@@ -68,35 +100,71 @@ class Summary:
             "groups": {name: figures.as_json() for name, figures in self.groups.items()},
             "verdicts": self.verdicts,
             "unscored": self.unscored,
+            "isolation": self.isolation,
+        }
+
+    def lines(self) -> list[str]:
+        """pass@k of all tasks and of each group, and the verdicts, for a person to read."""
+        whole = self.figures
+        lines = [f"{self.benchmark}: {whole.samples:,} samples of {whole.tasks:,} tasks"]
+        for k, value in whole.pass_at_k.items():
+            if value.value is None or value.low is None or value.high is None:
+                lines.append(f"  pass@{k:<4} undefined")
+            else:
+                interval = f"95 % interval {value.low:.2%} to {value.high:.2%}"
+                lines.append(f"  pass@{k:<4} {value.value:7.2%}   {interval}")
+        for group, part in self.groups.items():
+            shown = "  ".join(
+                f"pass@{k} {v.value:.2%}" for k, v in part.pass_at_k.items() if v.value is not None
+            )
+            lines.append(f"  {group}: {part.tasks} tasks  {shown}")
+        counts = (f"{name} {count:,}" for name, count in self.verdicts.items())
+        return [*lines, "  verdicts  " + "  ".join(counts)]
+
+    def require_verdicts(self) -> None:
+        """Raise PreflightError while the sandbox itself failed on samples: the figures lack them."""
+        if self.unscored:
+            raise PreflightError(
+                f"the sandbox failed on {self.unscored} of {self.figures.samples + self.unscored} samples, "
+                "which are in no figure",
+                "run again; `temper sandbox probe` shows what this machine grants",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an evaluation found."""
+
+    found: Found
+    truncated: int
+    """Answers that ended at the length limit."""
+    seconds: dict[str, float]
+    settings: dict[str, Any] = field(default_factory=dict)
+    extract_version: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole of summary.json."""
+        return {
+            **self.found.as_json(),
             "truncated": self.truncated,
             "seconds": self.seconds,
-            "isolation": self.isolation,
             "settings": self.settings,
             "extract_version": self.extract_version,
         }
 
     def table(self) -> str:
         """The figures for a person to read."""
-        head = f"{self.benchmark}: {self.figures.samples:,} samples of {self.figures.tasks:,} tasks"
-        tail = f"  answers cut by length {self.truncated:,}, isolation {self.isolation}"
-        return "\n".join([head, *as_lines(self.figures, self.groups, self.verdicts), tail])
-
-    def require_verdicts(self) -> None:
-        """Raise PreflightError while the sandbox itself failed on samples: the figures lack them."""
-        if self.unscored:
-            raise PreflightError(
-                f"the sandbox failed on {self.unscored} samples, which are in no figure",
-                "run again to retry only these; `temper sandbox probe` shows what this machine grants",
-            )
+        tail = f"  answers cut by length {self.truncated:,}, isolation {self.found.isolation}"
+        return "\n".join([*self.found.lines(), tail])
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for a training log: `pass@1`, `low/pass@1`, `high/pass@1`, and main groups' `pass@1/NAME`."""
         flat: dict[str, float] = {}
-        for k, value in self.figures.pass_at_k.items():
+        for k, value in self.found.figures.pass_at_k.items():
             for name, number in (("", value.value), ("low/", value.low), ("high/", value.high)):
                 if number is not None:
                     flat[f"{name}pass@{k}"] = number
-        for group, part in self.groups.items():
+        for group, part in self.found.groups.items():
             for k, value in part.pass_at_k.items():
                 if value.value is not None and "/" not in group:
                     flat[f"pass@{k}/{group}"] = value.value
@@ -140,19 +208,3 @@ def taxonomy(scored: Iterable[Scored]) -> dict[str, int]:
     """How often each verdict was given, in the order they are listed everywhere; `passed` even if never."""
     counts = Counter(item.verdict for item in scored)
     return {name: counts[name] for name in VERDICTS if counts[name] or name == "passed"}
-
-
-def as_lines(found: Figures, groups: Mapping[str, Figures], verdicts: Mapping[str, int]) -> list[str]:
-    """The same figures for a person to read."""
-    lines = []
-    for k, value in found.pass_at_k.items():
-        if value.value is None or value.low is None or value.high is None:
-            lines.append(f"  pass@{k:<4} undefined")
-        else:
-            interval = f"95 % interval {value.low:.2%} to {value.high:.2%}"
-            lines.append(f"  pass@{k:<4} {value.value:7.2%}   {interval}")
-    for group, part in groups.items():
-        shown = "  ".join(f"pass@{k} {v.value:.2%}" for k, v in part.pass_at_k.items() if v.value is not None)
-        lines.append(f"  {group}: {part.tasks} tasks  {shown}")
-    lines.append("  verdicts  " + "  ".join(f"{name} {count:,}" for name, count in verdicts.items()))
-    return lines

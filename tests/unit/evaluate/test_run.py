@@ -222,7 +222,7 @@ def test_chat_asks_through_the_template_and_reads_fenced_code(small: Path, tmp_p
         tasks, "humaneval", replace(oracle.settings(), samples=1, k=(1,)), generator=generator,
         folder=tmp_path, rank=0, world_size=1, barrier=lambda: None, render=lambda text: f"<user>{text}<assistant>",
     )  # fmt: skip
-    assert summary is not None and summary.figures.pass_at_k[1].value == 1.0
+    assert summary is not None and summary.found.figures.pass_at_k[1].value == 1.0
     assert summary.settings["chat"] is True
     assert seen[0].prompt.startswith("<user>Complete") and tasks[0].prompt.rstrip() in seen[0].prompt
     assert seen[0].sampling.stop == ()
@@ -254,10 +254,10 @@ def test_infra_is_tried_again_by_the_next_run(
     with monkeypatch.context() as patch:
         patch.setattr(judging, "Pool", Broken)
         summary = oracle.draw(small, tmp_path / "broken")
-    assert summary.unscored == summary.verdicts["infra"] == 6
-    assert summary.figures.samples == 24
-    with pytest.raises(TemperError, match="failed on 6 samples"):
-        summary.require_verdicts()
+    assert summary.found.unscored == summary.found.verdicts["infra"] == 6
+    assert summary.found.figures.samples == 24
+    with pytest.raises(TemperError, match="failed on 6 of 30 samples"):
+        summary.found.require_verdicts()
     oracle.draw(small, tmp_path / "broken")
     assert files(tmp_path / "broken") == files(whole)
 

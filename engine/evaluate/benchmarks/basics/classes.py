@@ -26,14 +26,10 @@ def _call(rng: random.Random, name: str, number: int) -> str:
     return "\n".join((f"b = {name}({rng.randint(-5, 12)})", *puts, "b.get()"))
 
 
-NUMBER = Form(
+_form = partial(Form, header="class $name:", sentence=SENTENCE, body=BODY, names=NAMES, call=_call, weight=4)
+
+NUMBER = _form(
     name="cell",
-    header="class $name:",
-    sentence=SENTENCE,
-    body=BODY,
-    names=NAMES,
-    call=_call,
-    weight=4,
     slots={
         "start": (
             _number("minus", "start", ("at n minus $k",), "n - $k", SMALL),
@@ -61,14 +57,8 @@ NUMBER = Form(
     },
 )
 
-LIST = Form(
+LIST = _form(
     name="store",
-    header="class $name:",
-    sentence=SENTENCE,
-    body=BODY,
-    names=NAMES,
-    call=_call,
-    weight=4,
     slots={
         "start": (
             _list("plus", "start", ("with a list of n plus $k",), "[n + $k]", SMALL),
