@@ -19,7 +19,8 @@ from pathlib import Path
 
 from engine.evaluate import Court
 from engine.evaluate.benchmarks import humaneval
-from engine.evaluate.score import Score, score
+from engine.evaluate.score import score
+from engine.evaluate.summary import Found
 from engine.generate.extract import cut
 from engine.sandbox import Limits
 
@@ -54,7 +55,7 @@ def convert(data: Path, folder: Path, limit: int | None) -> Path:
     return target
 
 
-def table(found: Score) -> str:
+def table(found: Found) -> str:
     lines = ["| k | pass@k | 95 % interval | published |", "|---|---|---|---|"]
     for k, value in found.figures.pass_at_k.items():
         if value.value is not None and value.low is not None and value.high is not None:
@@ -85,16 +86,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         samples = convert(data, Path(folder), wish.limit)
         tasks = str(data / "humaneval" / "HumanEval.jsonl.gz")
-        found = score("humaneval", tasks, str(samples), k=(1, 10, 100), court=court, progress=show)
+        scored = score("humaneval", tasks, str(samples), k=(1, 10, 100), court=court, progress=show)
+    found = scored.found
     count = found.figures.samples + found.unscored
-    load = os.getloadavg()[0]
+    load, rate = os.getloadavg()[0], count / scored.seconds
     text = f"""# CodeGen-16B-mono on HumanEval, from its published samples
 
 `python benchmarks/score_codegen16b.py`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()},
 Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} cores (load average at the end {load:.1f}),
 {wish.workers} workers, isolation {found.isolation}, 3 CPU seconds, 9 s of wall time and 1 GiB a program.
 
-{count:,} programs of {found.figures.tasks} tasks in {found.seconds:.1f} s: **{count / found.seconds:.0f} programs/s**;
+{count:,} programs of {found.figures.tasks} tasks in {scored.seconds:.1f} s: **{rate:.0f} programs/s**;
 {found.unscored} without a verdict.
 
 {table(found)}
