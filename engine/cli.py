@@ -103,7 +103,7 @@ def evaluate(run_file: Path, overrides: tuple[str, ...], base: bool, as_json: bo
 
         attempt.world = world = start(run, sharded=False)
         attempt.where.phase = "evaluate"
-        if world.first and not (run.folder / protocol.RUN).exists():
+        if world.first and (run.data is None or not (run.folder / protocol.RUN).exists()):
             _keep(run)
         summary = subject.evaluate_run(run, world, base=base, progress=_told())
         if summary is None:

@@ -190,7 +190,9 @@ class _Attempt:
         """Ask every rank to stop at its next step border and save."""
         self.asked = True
         again = "; Ctrl-C again kills at once" if received == signal.SIGINT else ""
-        _say(f"{received.name}: the ranks stop at the next step border and save{again}")
+        training = self.plan.verb == "train"
+        what = "stop at the next step border and save" if training else "stop; answers drawn so far are kept"
+        _say(f"{received.name}: the ranks {what}{again}")
         self._look()
         if not self.ranks:
             self.killed = "too early to save"

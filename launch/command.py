@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import protocol
-from engine.config import Run
+from engine.config import STAGES, Run
 from engine.errors import PreflightError
 
 # torchrun would otherwise die of SIGUSR1 and orphan its ranks, and kill ranks 30 s after SIGTERM, mid-save.
@@ -20,7 +20,6 @@ GRACE_SECONDS = 300
 
 ACCELERATE_SETTINGS = Path(__file__).with_name("accelerate.yaml")
 PORTS = range(20000, 30000)
-ZERO_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def plan(
 
 def _environment(run: Run, strategy: str, threads: int) -> tuple[tuple[str, str], ...]:
     values = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    if strategy in ZERO_STAGES and run.parallel.device == "cpu":
+    if strategy in STAGES and run.parallel.device == "cpu":
         values["DS_ACCELERATOR"] = "cpu"
     if strategy != "none":
         values["PET_SIGNALS_TO_HANDLE"] = SIGNALS
@@ -131,11 +130,11 @@ def _flags(run: Run, strategy: str, threads: int) -> tuple[str, ...]:
 
 def _strategy_flags(run: Run, strategy: str) -> list[str]:
     parallel = run.parallel
-    if strategy in ZERO_STAGES:
+    if strategy in STAGES:
         return [
             "--use_deepspeed",
             "--zero_stage",
-            str(ZERO_STAGES[strategy]),
+            str(STAGES[strategy]),
             "--offload_optimizer_device",
             "cpu" if parallel.offload_optimizer else "none",
             "--offload_param_device",

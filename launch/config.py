@@ -44,10 +44,9 @@ def check(run_files: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     wrong = 0
     for run_file in run_files:
         try:
-            findings = [
-                f"{finding.what}: {finding.fix}"
-                for finding in clashes(read(run_file, overrides, None)[0].run)
-            ]
+            run = read(run_file, overrides, None)[0].run
+            found = clashes(run, training=run.data is not None)
+            findings = [f"{finding.what}: {finding.fix}" for finding in found]
         except errors.WishError as error:
             findings = [str(error)]
         wrong += len(findings)

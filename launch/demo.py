@@ -24,6 +24,8 @@ CONFIGS = Path("configs/tiny")
 GROUP = "compositions"
 BESIDE = "families"
 TRAINING_ROWS = 12_000
+MARK = ".temper-demo"
+"""In a folder a demo made, and so may remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +116,15 @@ class Demo:
     def _clear(self) -> None:
         """Remove an old demo, and nothing that is none."""
         if self.out.is_file() or (
-            self.out.is_dir() and any(self.out.iterdir()) and not self._rows_file.exists()
+            self.out.is_dir() and any(self.out.iterdir()) and not (self.out / MARK).exists()
         ):
             raise WishError(
-                f"{self.out} is not empty and holds no earlier demo",
+                f"{self.out} is not empty and no demo made it (it holds no {MARK})",
                 "name another folder as --out, or empty it",
             )
         shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir(parents=True)
+        (self.out / MARK).write_text("This folder is replaced by the next demo.\n", encoding="utf-8")
 
     def _rows(self) -> None:
         rows = ["benchmark", "export", "basics", "--split", "train", "--count", str(TRAINING_ROWS)]

@@ -62,7 +62,8 @@ def start(
     loaded, overrides = read(run_file, overrides, processes)
     demand(loaded.run, training=verb == "train")
     launch = plan(loaded.run, verb, run_file, overrides, words)
-    print(launch.line, flush=True)
+    # Whoever asked for JSON reads standard output with a program.
+    click.echo(launch.line, err="--json" in words and not dry_run)
     if dry_run:
         return
     from launch.agent import supervise

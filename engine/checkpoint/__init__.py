@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.checkpoint.load import resume
-from engine.checkpoint.manifest import Manifest, Torn
+from engine.checkpoint.manifest import Manifest, Torn, sync_tree
 from engine.checkpoint.save import WEIGHTS, Progress, save
 from engine.checkpoint.state import capture_rng, fingerprint, restore_rng, shapes
 from engine.checkpoint.store import DiskFull, Found, Rejected, Store, smaller_is_better
@@ -26,4 +26,5 @@ __all__ = [
     "save",
     "shapes",
     "smaller_is_better",
+    "sync_tree",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.checkpoint.save import RNG, STATE, Progress, Savable, wishes
@@ -15,7 +15,13 @@ from engine.errors import WishError
 
 
 def resume(
-    store: Store, *, engine: Savable, run: Run, world: World, say: Callable[[str], None]
+    store: Store,
+    *,
+    engine: Savable,
+    run: Run,
+    world: World,
+    files: Mapping[str, str],
+    say: Callable[[str], None],
 ) -> Progress | None:
     """Put weights, optimizer and random states back (a collective); None where there is nothing to continue.
 
@@ -24,6 +30,7 @@ def resume(
         engine: the freshly prepared model.
         run: the Run.
         world: the ranks.
+        files: SHA-256 of the data's files, by name.
         say: told of every checkpoint that is skipped, and why.
 
     Raises:
@@ -32,7 +39,7 @@ def resume(
     found = world.share(_find(store, say) if world.first else None)
     if found is None:
         return None
-    _demand_same_run(found, engine, run, world)
+    _demand_same_run(found, engine, run, world, files)
     engine.load(found.path / STATE)
     restore_rng(json.loads((found.path / STATE / f"{RNG}-{world.rank}.json").read_text(encoding="utf-8")))
     return Progress(**found.facts["progress"])
@@ -45,7 +52,7 @@ def _find(store: Store, say: Callable[[str], None]) -> Found | None:
     return found
 
 
-def _demand_same_run(found: Found, engine: Savable, run: Run, world: World) -> None:
+def _demand_same_run(found: Found, engine: Savable, run: Run, world: World, files: Mapping[str, str]) -> None:
     name = found.path.name
     then = found.facts["world_size"]
     if then != world.size:
@@ -53,7 +60,7 @@ def _demand_same_run(found: Found, engine: Savable, run: Run, world: World) -> N
             f"checkpoint {name} was written by {then} ranks and this run has {world.size}",
             f"set parallel.processes so that there are {then} ranks, or start afresh in another `output` folder",
         )
-    before, now = found.facts["wishes"], wishes(run, world)["wishes"]
+    before, now = found.facts["wishes"], wishes(run, world, files)["wishes"]
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         described = ", ".join(f"{key} {_short(before.get(key), now[key])}" for key in changed)
@@ -70,6 +77,6 @@ def _demand_same_run(found: Found, engine: Savable, run: Run, world: World) -> N
 
 def _short(before: Any, now: Any) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in now if before.get(key) != now[key]]
-        return "; ".join(f"{key}: {_short(before.get(key), now[key])}" for key in keys)
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return "; ".join(f"{key}: {_short(before.get(key), now.get(key))}" for key in keys)
     return f"{str(before)[:60]} -> {str(now)[:60]}"

@@ -60,9 +60,12 @@ def save(
     tokenizer: Any,
     run: Run,
     world: World,
+    files: Mapping[str, str],
     metrics: Mapping[str, float],
 ) -> Path:
     """Save a step's checkpoint (a collective) and return its folder.
+
+    `files` are the SHA-256 of the data's files, by name: a resume on others would be another run.
 
     Raises:
         TemperError: no room, or the weights read back are not the model's; older checkpoints are untouched.
@@ -74,13 +77,16 @@ def save(
     with store.guard(step):
         _write(folder, engine, tokenizer, world)
     world.barrier()
-    facts = wishes(run, world) | {"fingerprint": fingerprint(engine.model), "progress": _plain(progress)}
+    facts = wishes(run, world, files) | {
+        "fingerprint": fingerprint(engine.model),
+        "progress": _plain(progress),
+    }
     _together(world, lambda: store.publish(step, metrics=metrics, facts=facts))
     return store.path(step)
 
 
-def wishes(run: Run, world: World) -> dict[str, Any]:
-    """The part of a Run that a resume may not change without becoming another run."""
+def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
+    """The part of a Run, and of its data, that a resume may not change without becoming another run."""
     # The optimizer's own settings come back with its state, so a change of them would pass unnoticed.
     optimizer = ("optimizer", "weight_decay", "beta1", "beta2", "epsilon")
     kept = {"train": ("global_batch", *optimizer), "parallel": ("strategy", "precision")}
@@ -91,10 +97,9 @@ def wishes(run: Run, world: World) -> dict[str, Any]:
     }
     data = run.data.model_dump(mode="json", exclude={"processes", "decontaminate"}) if run.data else None
     adapter = run.adapter.model_dump(mode="json")
-    return {
-        "world_size": world.size,
-        "wishes": picked | {"seed": run.seed, "model.path": run.model.path, "adapter": adapter, "data": data},
-    }
+    model = {f"model.{key}": getattr(run.model, key) for key in ("path", "revision", "tokenizer", "init")}
+    others = {"seed": run.seed, "adapter": adapter, "data": data, "data files": dict(files)}
+    return {"world_size": world.size, "wishes": picked | model | others}
 
 
 def _write(folder: Path, engine: Savable, tokenizer: Any, world: World) -> None:

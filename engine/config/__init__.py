@@ -1,6 +1,6 @@
 """Typed wishes: one YAML is one Run. Imports neither torch nor transformers."""
 
-from engine.config.deepspeed import deepspeed_settings
+from engine.config.deepspeed import STAGES, deepspeed_settings
 from engine.config.load import Loaded, dump, load, schema, show
 from engine.config.rules import Finding, check, demand
 from engine.config.run import Run
@@ -20,6 +20,7 @@ from engine.config.sections import (
 from engine.config.shape import ModelShape, shape
 
 __all__ = [
+    "STAGES",
     "Adapter",
     "Checkpoint",
     "Data",

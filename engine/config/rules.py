@@ -19,6 +19,11 @@ class Finding:
     fix: str
 
 
+LOGGED = ("loss", "grad_norm", "learning_rate", "tokens_per_second", "trained_tokens_per_second", "memory_mb")
+"""What the loop logs of every few steps, and so may be watched."""
+Rule = Callable[[Run, int], Iterator[Finding]]
+
+
 def check(run: Run, world_size: int | None = None, *, training: bool = True) -> list[Finding]:
     """Every clash in a Run.
 
@@ -28,7 +33,7 @@ def check(run: Run, world_size: int | None = None, *, training: bool = True) -> 
         training: whether the Run is to be trained, or only its model judged, which any number of ranks may do.
     """
     ranks = world_size or run.parallel.processes
-    rules = RULES if training else tuple(rule for rule in RULES if rule not in OF_TRAINING)
+    rules = (*RULES, *(OF_TRAINING if training else OF_JUDGING))
     return [finding for rule in rules for finding in rule(run, ranks)]
 
 
@@ -187,10 +192,10 @@ def metric_is_measured(run: Run, ranks: int) -> Iterator[Finding]:
     held_out = bool(run.data.validation or run.data.validation_fraction)
     measured = held_out and run.train.validate_every
     wanted = run.train.early_stop_patience > 0
-    decides = wanted or run.checkpoint.export == "best"
-    if decides and name != "validation_loss" and not name.startswith("pass@"):
+    if name not in ("validation_loss", *LOGGED) and not name.startswith("pass@"):
         yield Finding(
-            f"checkpoint.metric is {name}, which decides nothing here", "watch validation_loss or a pass@k"
+            f"checkpoint.metric is {name}, which is never logged",
+            f"watch validation_loss, a pass@k, or one of {', '.join(LOGGED)}",
         )
     if name == "validation_loss" and run.checkpoint.export == "best" and not held_out:
         yield Finding(
@@ -254,7 +259,13 @@ def attention_runs_on_the_device(run: Run, ranks: int) -> Iterator[Finding]:
         )
 
 
-OF_TRAINING: tuple[Callable[[Run, int], Iterator[Finding]], ...] = (
+def judgement_has_a_benchmark(run: Run, ranks: int) -> Iterator[Finding]:
+    """Judgement needs tasks."""
+    if not run.evaluate.benchmark:
+        yield Finding("evaluate.benchmark is empty", "name one, e.g. --set evaluate.benchmark=basics")
+
+
+OF_TRAINING: tuple[Rule, ...] = (
     batch_divides,
     one_rank_has_no_peers,
     fsdp_shards_floats,
@@ -269,12 +280,12 @@ OF_TRAINING: tuple[Callable[[Run, int], Iterator[Finding]], ...] = (
     best_is_kept,
     rows_fit_the_model,
 )
-RULES: tuple[Callable[[Run, int], Iterator[Finding]], ...] = (
+RULES: tuple[Rule, ...] = (
     model_folder_exists,
     fp16_needs_cuda,
     quantised_base_is_pretrained,
     k_is_sampled,
     samples_differ,
     attention_runs_on_the_device,
-    *OF_TRAINING,
 )
+OF_JUDGING: tuple[Rule, ...] = (judgement_has_a_benchmark,)

@@ -13,6 +13,7 @@ from engine.config.sections import (
     Evaluate,
     Model,
     Parallel,
+    Place,
     Sandbox,
     Section,
     Track,
@@ -23,7 +24,7 @@ from engine.config.sections import (
 class Run(Section):
     """One YAML file: what to train, on what, how, where the result goes and how it is proved."""
 
-    output: str
+    output: Place
     """Run folder; relative paths are relative to the working directory."""
     seed: int = Field(default=0, ge=0)
     """Every random thing derives from this, a purpose, and a rank or sample id."""

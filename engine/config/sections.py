@@ -159,7 +159,8 @@ class Train(Section):
     validate_every: NonNegative = 0
     """Steps between validation losses; 0: only at the end, if there is a validation set."""
     evaluate_every: NonNegative = 0
-    """Steps between in-loop evaluations (generate, execute, pass@k); 0 turns them off."""
+    """Steps between in-loop evaluations (generate, execute, pass@k); 0 turns them off. Under zero3 and fsdp2 each rank
+    holds a whole copy of the model for it."""
     early_stop_patience: NonNegative = 0
     """Stop after this many measurements of `checkpoint.metric` without improvement; 0 turns it off."""
     deterministic: bool = True
@@ -193,10 +194,11 @@ class Evaluate(Section):
 
     benchmark: Literal["basics", "humaneval"] | None = None
     """Benchmark to run; empty: none."""
-    data: str | None = None
+    data: Place | None = None
     """The benchmark's file or hub id, where it is not built in."""
     split: Literal["validation", "test"] = "test"
-    """Split used by `temper evaluate`; in-loop evaluation always takes `validation` where the benchmark has one."""
+    """Split used by `temper evaluate`; in-loop evaluation always takes `validation` where the benchmark has one.
+    HumanEval has none: a checkpoint chosen by its pass@k was chosen on the tasks it is then reported on."""
     samples: Positive = 1
     """Samples drawn per task."""
     k: tuple[Positive, ...] = (1,)
@@ -255,7 +257,8 @@ class Checkpoint(Section):
     keep_best: NonNegative = 1
     """Best checkpoints kept beside them, by `metric`; 0 keeps none for being best."""
     metric: str = "validation_loss"
-    """Any logged metric, e.g. `validation_loss` or `pass@1`."""
+    """What says which checkpoint is best and when to stop early: `validation_loss`, a pass@k of the in-loop evaluation
+    such as `pass@1` or `pass@1/GROUP`, or what is logged every few steps (`loss`, `grad_norm`, ...)."""
     mode: Literal["auto", "min", "max"] = "auto"
     """Whether small or large is good; `auto`: losses small, everything else large."""
     resume: Literal["auto", "never"] = "auto"

@@ -38,6 +38,8 @@ class Batch:
     labels: Tensor
     position_ids: Tensor
     sample_ids: tuple[str, ...]
+    tokens: int
+    """Tokens of samples; padding is none."""
 
     @property
     def trained_tokens(self) -> int:
@@ -51,6 +53,7 @@ class Batch:
             self.labels.to(device, non_blocking=True),
             self.position_ids.to(device, non_blocking=True),
             self.sample_ids,
+            self.tokens,
         )
 
 
@@ -82,4 +85,5 @@ def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int) ->
         torch.from_numpy(labels),
         torch.from_numpy(position_ids),
         tuple(sample.id for row in rows for sample in row),
+        sum(len(sample) for row in rows for sample in row),
     )

@@ -14,15 +14,6 @@ from engine.errors import WishError
 _NAMED = 3
 
 
-def lengths_fit(data: Data, model_max_length: int | None) -> None:
-    """Rows may not be longer than the positions the model knows."""
-    if model_max_length is not None and data.max_length > model_max_length:
-        raise WishError(
-            f"data.max_length {data.max_length} is more than the model's {model_max_length} positions",
-            f"set data.max_length to {model_max_length} or less",
-        )
-
-
 def every_sample_trains(corpora: Sequence[Corpus], data: Data) -> None:
     """A sample without a trained token is a mistake in the rows, the mask or the length."""
     total = sum(len(corpus) for corpus in corpora)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from engine.config import Run
     from engine.data.prepare import Prepared
 
 _run_file = click.argument("run_file", metavar="RUN.yaml")
@@ -55,29 +54,20 @@ def _prepared(run_file: str, overrides: tuple[str, ...]) -> tuple[Prepared, Any]
     Benchmarks live above this room: the program that mounts these verbs may leave a function from a run to
     its held-out texts as `benchmark_texts` in click's context object.
     """
-    from engine.config import load
+    from engine.config import demand, load, shape
     from engine.data.prepare import prepare
     from engine.data.tokenizer import load_tokenizer
 
     run = load(run_file, overrides).run
+    demand(run)
     tokenizer = load_tokenizer(run)
     known = click.get_current_context().find_object(dict) or {}
     texts = known["benchmark_texts"](run) if "benchmark_texts" in known else None
     # The world does not matter for a look, so any batch size is accepted.
     alone = run.model_copy(update={"train": run.train.model_copy(update={"micro_batch": 1})})
-    vocabulary, positions = _model_limits(run)
-    prepared = prepare(
-        alone, tokenizer, benchmark_texts=texts, model_max_length=positions, model_vocabulary=vocabulary
-    )
-    return prepared, tokenizer
-
-
-def _model_limits(run: Run) -> tuple[int | None, int | None]:
-    """Embedding rows and positions, where the model's config.json can be read here."""
-    from engine.config import shape
-
-    known = shape(run.model.path)
-    return (known.vocabulary, known.context) if known else (None, None)
+    model = shape(run.model.path)
+    vocabulary = model.vocabulary if model else None
+    return prepare(alone, tokenizer, benchmark_texts=texts, model_vocabulary=vocabulary), tokenizer
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> str:

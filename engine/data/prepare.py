@@ -45,14 +45,12 @@ def prepare(
     rank: int = 0,
     world_size: int = 1,
     benchmark_texts: decontaminate.Texts | None = None,
-    model_max_length: int | None = None,
     model_vocabulary: int | None = None,
 ) -> Prepared:
     """Read, encode and check a run's data. Every rank does so by itself and comes to the same stream.
 
     Args:
         benchmark_texts: held-out texts, by task id or as a list, that no training row may hold; None: none.
-        model_max_length: positions the model knows; None: not checked.
         model_vocabulary: rows of the model's embedding; None: not checked.
 
     Raises:
@@ -62,7 +60,6 @@ def prepare(
         raise WishError("the run has no `data`", "add a `data` section with at least one training source")
     data = run.data
     share = Share(rank, world_size, run.train.global_batch, run.train.micro_batch)
-    checks.lengths_fit(data, model_max_length)
     apply_template(tokenizer, run)
     encoder = Encoder(tokenizer, mask_prompt=data.mask_prompt)
     read = _read_all(run, has_template=bool(tokenizer.chat_template))

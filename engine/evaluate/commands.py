@@ -53,8 +53,8 @@ def court_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Least isolation accepted.  [default: the best this kernel grants]"),
         click.option("--cpu-seconds", type=click.FloatRange(0, min_open=True), default=default.cpu_seconds,
                      show_default=True, help="CPU time of one program: this limit decides."),
-        click.option("--wall-seconds", type=click.FloatRange(0, min_open=True),
-                     help="Wall time of one program, against sleepers.  [default: 3 times --cpu-seconds]"),
+        click.option("--wall-seconds", type=click.FloatRange(0, min_open=True), default=default.wall_seconds,
+                     show_default=True, help="Wall time of one program, against sleepers."),
         click.option("--memory-mb", type=click.IntRange(1), default=default.memory_mb, show_default=True,
                      help="Memory of one program, in MiB."),
     ]  # fmt: skip
@@ -63,12 +63,8 @@ def court_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _court(
-    workers: int, level: str | None, cpu_seconds: float, wall_seconds: float | None, memory_mb: int
-) -> Court:
-    # Waiting for a busy CPU does not count as wall time, so a factor of three cannot fail a program that computes.
-    wall = wall_seconds or 3 * cpu_seconds
-    limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=wall, memory_mb=memory_mb)
+def _court(workers: int, level: str | None, cpu_seconds: float, wall_seconds: float, memory_mb: int) -> Court:
+    limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=wall_seconds, memory_mb=memory_mb)
     return Court(limits, level, workers)
 
 
@@ -242,7 +238,7 @@ def report(runs: tuple[Path, ...], out: Path, summary: Path | None, title: str) 
     """Make one self-contained page of run folders: curves, bars, failures, and programs side by side."""
     from engine.evaluate.report import gather, summarise, write
 
-    stages = [gather(folder) for folder in runs]
+    stages = gather(runs)
     write(stages, out, title=title)
     click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB, {len(stages)} runs")
     if summary is not None:

@@ -132,7 +132,7 @@ def _charts(stages: Sequence[Stage], models: Sequence[Entry]) -> Iterator[tuple[
             Series(stage.name, stage.series(name), colour, markers=True, band=stage.band(name))
             for stage, colour in coloured
         ]
-        text = "Validation tasks, generated and executed while training; shaded: 95 % interval."
+        text = "Tasks generated and executed while training; shaded: 95 % interval."
         yield f"{name} in the loop", text, line_chart(curves, label=f"{name} by step", percent=True)
 
 

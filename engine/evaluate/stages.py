@@ -43,16 +43,13 @@ class Stage:
     """One run folder."""
 
     folder: Path
+    name: str
+    """Short, and no other run of the report has it."""
     run: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     outcome: dict[str, Any] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The folder's own name."""
-        return self.folder.resolve().name
 
     def series(self, metric: str) -> list[Point]:
         """(step, value) of a logged metric; a step logged twice keeps its last value."""
@@ -80,7 +77,21 @@ class Stage:
         return round(seconds, 1) if seconds else None
 
 
-def gather(folder: Path) -> Stage:
+def gather(folders: Sequence[Path]) -> list[Stage]:
+    """Read run folders.
+
+    Raises:
+        WishError: there is nothing of a run in one, or one of its files is damaged.
+    """
+    paths = [folder.resolve() for folder in folders]
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
+        depth += 1
+    names = ["/".join(path.parts[-depth:]) for path in paths]
+    return [_gather(*pair) for pair in zip(folders, names, strict=True)]
+
+
+def _gather(folder: Path, name: str) -> Stage:
     """Read a run folder.
 
     Raises:
@@ -89,6 +100,7 @@ def gather(folder: Path) -> Stage:
     try:
         stage = Stage(
             folder=folder,
+            name=name,
             run=_yaml(folder / protocol.RUN),
             facts=_json(folder / protocol.FACTS),
             metrics=list(journal.read(folder / protocol.METRICS)),

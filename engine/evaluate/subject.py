@@ -29,11 +29,10 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
         progress: told (phase, done, all) on rank 0.
 
     Raises:
-        WishError: no benchmark named, or nothing trained yet.
+        WishError: nothing trained yet.
     """
     wish = run.evaluate
-    if wish.benchmark is None:
-        raise WishError("evaluate.benchmark is empty", "name one, e.g. --set evaluate.benchmark=basics")
+    assert wish.benchmark is not None, "the rules demand a benchmark"
     tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
     untouched = base or run.data is None
     model, tokenizer, name = _load(run, world, untouched=untouched)

@@ -51,6 +51,8 @@ class Job:
     tracker: Tracker
     where: protocol.Where
     steps: int
+    files: dict[str, str]
+    """SHA-256 of the data's files, by name."""
     evaluate: Evaluation | None = None
     progress: Progress = field(default_factory=lambda: Progress(step=0))
     meter: Meter = field(default_factory=Meter)
@@ -107,6 +109,7 @@ def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
         steps=run.train.steps or prepared.train.steps,
+        files={name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()},
     )
     if world.first:
         _record(job, strategy, prepared.facts)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from engine import protocol
-from engine.checkpoint import WEIGHTS, resume, save
+from engine.checkpoint import WEIGHTS, resume, save, sync_tree
 from engine.config import Run
 from engine.dist import World
-from engine.errors import Preempted
+from engine.errors import Preempted, TemperError, WishError
 from engine.track import Progress, memory_bytes
 from engine.train.assemble import Evaluation, Job, assemble
 from engine.train.step import StepResult, take_step
@@ -53,20 +53,23 @@ def train(
         status = "early_stopped" if _waited_enough(job) else "finished"
         saved = job.progress.step if job.progress.step else -1
         while job.progress.step < job.steps and status == "finished":
-            due = _due(job, run.train.log_every)
+            due = _due(job)
             began = time.monotonic()
             result = take_step(job, log=due, asked_to_stop=bool(asked))
             _advance(job, result, time.monotonic() - began)
-            _report(job, result, log=due)
+            job.meter.step(result.tokens, result.trained_tokens)
+            logged = _report(job, result) if due else {}
             with job.meter.aside():
-                metrics = _measure(job)
-            improved = _watch(job, metrics)
+                measured = _measure(job)
+            improved = _watch(job, logged | measured)
             early = _waited_enough(job)
             ending = early or result.stop or job.progress.step == job.steps
             wanted = run.checkpoint.every and job.progress.step % run.checkpoint.every == 0
-            if ending or wanted or (improved and run.checkpoint.keep_best):
+            # What is logged every few steps ranks the checkpoints; what was measured for its own sake makes one.
+            best = improved and run.checkpoint.metric in measured and run.checkpoint.keep_best
+            if ending or wanted or best:
                 with job.meter.aside():
-                    _save(job, metrics)
+                    _save(job, logged | measured)
                 saved = job.progress.step
             if result.stop and job.progress.step < job.steps:
                 status = "preempted"
@@ -81,14 +84,15 @@ def _resume(job: Job) -> None:
     job.where.phase = "resume"
     if job.run.checkpoint.resume == "never":
         if job.world.first:
-            # The result goes too: stopped early, this attempt would leave an older training's in its place.
+            # What came of it goes too: stopped early, this attempt would leave an older training's in its place.
             job.store.discard_after(-1)
-            shutil.rmtree(_result(job.run), ignore_errors=True)
+            for name in (protocol.MODEL, protocol.ADAPTER, protocol.EVALUATIONS):
+                shutil.rmtree(job.run.folder / name, ignore_errors=True)
         job.world.barrier()
         found = None
     else:
         say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-        found = resume(job.store, engine=job.engine, run=job.run, world=job.world, say=say)
+        found = resume(job.store, engine=job.engine, run=job.run, world=job.world, files=job.files, say=say)
     job.progress = found or job.progress
     job.tracker.truncate_after(job.progress.step)
     if job.world.first:
@@ -109,9 +113,10 @@ def _waited_enough(job: Job) -> bool:
     return 0 < job.run.train.early_stop_patience <= job.progress.waited
 
 
-def _due(job: Job, every: int) -> bool:
-    step = job.progress.step
-    return step == 0 or (step + 1) % every == 0 or step + 1 == job.steps
+def _due(job: Job) -> bool:
+    """Whether the coming step is logged: every few, and those a checkpoint is saved at."""
+    step, saves = job.progress.step + 1, job.run.checkpoint.every
+    return step in (1, job.steps) or step % job.run.train.log_every == 0 or bool(saves and step % saves == 0)
 
 
 def _advance(job: Job, result: StepResult, seconds: float) -> None:
@@ -125,12 +130,9 @@ def _advance(job: Job, result: StepResult, seconds: float) -> None:
     )
 
 
-def _report(job: Job, result: StepResult, *, log: bool) -> None:
-    job.meter.step(result.tokens, result.trained_tokens)
-    if not log:
-        return
+def _report(job: Job, result: StepResult) -> dict[str, Any]:
+    """Log the step just done; its numbers by name."""
     record = {
-        "step": job.progress.step,
         "loss": result.loss,
         "learning_rate": result.rate,
         "grad_norm": result.grad_norm,
@@ -142,7 +144,7 @@ def _report(job: Job, result: StepResult, *, log: bool) -> None:
         "seconds": job.progress.seconds,
         "memory_mb": memory_bytes() / 2**20,
     }
-    job.tracker.log(record)
+    job.tracker.log({"step": job.progress.step, **record})
     job.tracker.progress(
         Progress(
             step=job.progress.step,
@@ -156,6 +158,7 @@ def _report(job: Job, result: StepResult, *, log: bool) -> None:
             scores=job.scores,
         )
     )
+    return record
 
 
 def _measure(job: Job) -> dict[str, float]:
@@ -171,6 +174,12 @@ def _measure(job: Job) -> dict[str, float]:
         with job.engine.whole() as model:
             metrics |= job.evaluate(model, job.tokenizer, step)
         job.engine.module.train()
+        watched = job.run.checkpoint.metric
+        if watched.startswith("pass@") and watched not in metrics:
+            raise WishError(
+                f"checkpoint.metric is {watched}, which the benchmark does not give",
+                f"it gives {', '.join(sorted(metrics))}",
+            )
     if metrics:
         job.tracker.log({"step": step, **metrics})
         job.scores |= {name: value for name, value in metrics.items() if name.startswith("pass@")}
@@ -215,6 +224,7 @@ def _save(job: Job, metrics: dict[str, float]) -> None:
         tokenizer=job.tokenizer,
         run=job.run,
         world=job.world,
+        files=job.files,
         metrics=metrics,
     )
 
@@ -240,17 +250,26 @@ def _finish(job: Job, status: Any, saved: int, started: float) -> protocol.Outco
 
 
 def _export(job: Job) -> None:
-    """Publish the last or best checkpoint's weights as the run's result, in one rename."""
+    """Publish the last or best checkpoint's weights as the run's result: whole under its name, or not there."""
     wish = job.run.checkpoint.export
-    found = {"last": job.store.newest, "best": job.store.best, "none": lambda: None}[wish]()
-    if found is None:
+    if wish == "none":
         return
+    found = job.store.newest() if wish == "last" else job.store.best()
+    if found is None:
+        raise TemperError(
+            f"no checkpoint of {job.store.folder} has a finite {job.store.metric}, so none is the best",
+            "run again with checkpoint.export=last to have the last one's weights",
+        )
     target = _result(job.run)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, old = (target.with_name(f"{target.name}.{ending}") for ending in ("partial", "old"))
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(found.path / WEIGHTS, partial)
-    shutil.rmtree(target, ignore_errors=True)
+    sync_tree(partial)
+    if target.exists():
+        target.rename(old)
     partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
     print(f"{target}: weights of step {found.step}", flush=True)
 
 

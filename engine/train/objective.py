@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from engine.data import Batch
-
-IGNORED = -100
+from engine.data import IGNORED, Batch
 
 
 def next_token_loss(module: torch.nn.Module, batch: Batch, device: torch.device) -> Tensor:

@@ -38,7 +38,7 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     batches = job.loader.micro_batches(step)
     counts = (
         sum(b.trained_tokens for b in batches),
-        sum(b.input_ids.numel() for b in batches),
+        sum(b.tokens for b in batches),
         int(asked_to_stop),
     )
     trained, tokens, stop = (int(count) for count in world.sum(counts))

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.config import Run
-from engine.config.deepspeed import STAGES
+from engine.config import STAGES, Run
 from engine.dist import World
 from engine.train.engine import Update, whole_copy
 from engine.train.optim import build_optimizer, set_learning_rate

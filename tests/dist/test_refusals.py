@@ -89,3 +89,40 @@ def test_a_resume_that_would_be_another_run(wish: Callable[..., Path], small: Pa
     assert again.returncode == 0
     assert "checkpoint step-000002 is skipped" in again.stderr
     assert "resumed" not in again.stdout
+
+
+def test_a_resume_on_edited_rows(wish: Callable[..., Path], small: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes((small / "train.jsonl").read_bytes())
+    data = {"train": [{"path": str(rows)}], "max_length": 96}
+    assert engine("train", str(wish("edited", data=data, train={"steps": 2}))).returncode == 0
+    rows.write_text(rows.read_text().replace("return x +", "return x  +", 1))
+    done = engine("train", str(wish("edited", data=data, train={"steps": 4})))
+    assert done.returncode == 2
+    assert f"data files {rows}: " in only_error(done)
+
+
+def test_early_stop_by_what_is_logged(wish: Callable[..., Path]) -> None:
+    """The gradient norm falls while this learns, so `max` never improves on the first: two more looks, and the end."""
+    train = {"steps": 40, "log_every": 2, "early_stop_patience": 2, "warmup_steps": 0}
+    done = engine(
+        "train", str(wish("logged", train=train, checkpoint={"metric": "learning_rate", "export": "best"}))
+    )
+    assert done.returncode == 0, done.stderr
+    assert "early stopped at step 4 " in done.stdout
+
+
+def test_a_metric_the_benchmark_does_not_give(wish: Callable[..., Path]) -> None:
+    done = engine(
+        "train",
+        str(
+            wish(
+                "unknown",
+                train={"steps": 2, "evaluate_every": 1},
+                evaluate={"benchmark": "basics", "in_loop_limit": 2, "max_new_tokens": 4},
+                checkpoint={"metric": "pass@1/none"},
+            )
+        ),
+    )
+    assert done.returncode == 2
+    assert "pass@1/none, which the benchmark does not give: it gives" in only_error(done)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.config import Run, check, deepspeed_settings, demand, shape
-from engine.config.rules import RULES
+from engine.config.rules import OF_TRAINING, RULES
 from engine.errors import WishError
 
 
@@ -59,7 +59,7 @@ CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]
      {"train": {"validate_every": 5}, "data": {"validation_fraction": 0.1}}),
     ("metric", {"checkpoint": {"metric": "pass@1"}}, "evaluate_every is 0", {"train": {"evaluate_every": 5}, "evaluate": {"benchmark": "basics"}}),
     ("unknown metric", {"checkpoint": {"metric": "val_loss", "export": "best"}, "data": {"validation_fraction": 0.1}},
-     "metric is val_loss, which decides nothing", {"checkpoint": {"metric": "validation_loss"}}),
+     "metric is val_loss, which is never logged", {"checkpoint": {"metric": "validation_loss"}}),
     ("best", {"checkpoint": {"export": "best"}}, "export is best by validation_loss", {"data": {"validation_fraction": 0.1}}),
     ("best kept", {"checkpoint": {"export": "best", "keep_best": 0}, "data": {"validation_fraction": 0.1}},
      "keep_best is 0", {"checkpoint": {"keep_best": 1}}),
@@ -87,7 +87,7 @@ def test_missing_model_folder_is_told_from_a_hub_id(model: Path) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    assert len(CASES) >= len(RULES) - 3
+    assert len(CASES) >= len((*RULES, *OF_TRAINING)) - 3
 
 
 def test_demand_counts_the_others(model: Path) -> None:
@@ -102,10 +102,16 @@ def test_batch_follows_the_ranks_that_are_there(model: Path) -> None:
 
 
 def test_judging_a_model_asks_nothing_of_its_training(model: Path) -> None:
-    run = made(model, train={"global_batch": 8}, parallel={"strategy": "none", "processes": 3})
+    run = made(
+        model,
+        train={"global_batch": 8},
+        parallel={"strategy": "none", "processes": 3},
+        evaluate={"benchmark": "basics"},
+    )
     assert len(check(run)) == 2 and check(run, training=False) == []
     wrong = made(model, evaluate={"benchmark": "basics", "samples": 1, "k": [10]})
     assert "evaluate.samples is 1" in check(wrong, training=False)[0].what
+    assert "evaluate.benchmark is empty" in check(made(model), training=False)[0].what
 
 
 def test_deepspeed_steps_on_the_global_batch(model: Path) -> None:

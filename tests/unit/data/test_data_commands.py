@@ -60,5 +60,5 @@ def test_check_compares_with_the_benchmarks_it_is_handed(run_file: str) -> None:
 
 
 def test_check_knows_the_models_limits(run_file: str) -> None:
-    with pytest.raises(WishError, match="the model's 256 positions"):
+    with pytest.raises(WishError, match="the model's context of 256"):
         CliRunner().invoke(data, ["check", run_file, "--set", "data.max_length=512"], catch_exceptions=False)

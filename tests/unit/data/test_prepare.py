@@ -141,11 +141,6 @@ def test_an_empty_answer_trains_prompts_when_asked_to(chatml: Any, write: Write,
     assert prepared.facts["train"]["trained_tokens"] == prepared.facts["train"]["tokens"] - 2
 
 
-def test_rows_longer_than_the_model_are_refused(chatml: Any, write: Write, make_run: Make) -> None:
-    with pytest.raises(WishError, match="max_length 128 is more than the model's 64 positions"):
-        prepare(make_run(write(PAIRS)), chatml, model_max_length=64)
-
-
 def test_tokens_the_model_does_not_know_are_refused(chatml: Any, write: Write, make_run: Make) -> None:
     with pytest.raises(WishError, match="the model knows 300 tokens"):
         prepare(make_run(write(PAIRS)), chatml, model_vocabulary=300)

@@ -204,7 +204,14 @@ def test_one_start_that_two_runs_share_is_shown_once(runs: list[Path]) -> None:
     copy.mkdir()
     for file in shared.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    assert [entry.label for entry in entries([gather(run) for run in runs])] == ["base", "full", "qlora"]
+    assert [entry.label for entry in entries(gather(runs))] == ["base", "full", "qlora"]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for method in ("lora", "qlora"):
+        trained(tmp_path / method / "coder-7b", "ddp", method)
+    stages = gather([tmp_path / "lora" / "coder-7b", tmp_path / "qlora" / "coder-7b"])
+    assert [stage.name for stage in stages] == ["lora/coder-7b", "qlora/coder-7b"]
 
 
 def test_a_run_still_training_has_its_curves(tmp_path: Path) -> None:
@@ -217,10 +224,10 @@ def test_a_run_still_training_has_its_curves(tmp_path: Path) -> None:
 def test_folders_without_a_run_and_damaged_ones_are_named(runs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(WishError, match=r"empty holds neither metrics\.jsonl nor a finished evaluation"):
-        gather(tmp_path / "empty")
+        gather([tmp_path / "empty"])
     (runs[0] / "facts.json").write_text("{")
     with pytest.raises(WishError, match="full holds a damaged file"):
-        gather(runs[0])
+        gather(runs[:1])
 
 
 def test_ticks_are_round_and_enclose() -> None:

@@ -138,3 +138,10 @@ def test_verbs_of_the_engine_keep_their_exit_code() -> None:
     assert temper("benchmark", "list").returncode == 0
     done = temper("sandbox", "run", "/no/such/file.py")
     assert done.returncode == 2
+
+
+def test_the_demo_removes_only_what_a_demo_made(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("mine\n")
+    done = temper("demo", "--out", str(tmp_path))
+    assert done.returncode == 2 and "no demo made it" in done.stderr
+    assert (tmp_path / "train.jsonl").read_text() == "mine\n"
