@@ -78,9 +78,10 @@ def report(found: dict[int, dict[str, Any]]) -> str:
 
 `python benchmarks/demo.py`, {datetime.now(UTC):%Y-%m-%d}, {versions}, Python {platform.python_version()},
 {platform.machine()}, {os.cpu_count()} cores, no GPU. Held-out test tasks of `basics`, 10 samples a task, 95 % intervals
-(bootstrap over tasks; Wilson where all tasks agree). Bars on compositions, pass@1: base at most 10 %, full at least 80 %, QLoRA at least 60 %.
-Settings in force: `configs/tiny/*.yaml`. How they were chosen: the learning rates and the full stage's steps with the test
-split in view, so its pass@1 is a little optimistic; QLoRA's steps on the validation split.
+(bootstrap over tasks; Wilson where all tasks agree). Bars on compositions, pass@1: base at most 10 %,
+full at least 80 %, QLoRA at least 60 %. The settings are those of `configs/tiny/*.yaml`. Learning rates and the full
+stage's steps were chosen with the test split in view, so its pass@1 is a little optimistic; QLoRA's steps were
+chosen on the validation split.
 
 | seed | stage | strategy in force | compositions pass@1 | pass@10 | families pass@1 | pass@10 |
 |---|---|---|---|---|---|---|

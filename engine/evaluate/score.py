@@ -7,13 +7,10 @@ program).
 from __future__ import annotations
 
 import difflib
-import gzip
-import io
 import json
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from engine.errors import WishError
 from engine.evaluate.benchmarks import find
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import RESULTS, write_lines
+from engine.evaluate.rows import from_file
 from engine.evaluate.summary import Found, Scored
 from engine.evaluate.task import Task
 from engine.sandbox import Limits, Program, Verdict
@@ -146,7 +144,7 @@ def read_samples(source: str, tasks: Mapping[str, Task]) -> list[Sample]:
     """Read a samples file as a whole, so that a bad line stops it before any program has run."""
     seen: Counter[str] = Counter()
     found = []
-    for place, row in _rows(source):
+    for place, row in from_file(source):
         task, text, whole = _sample(row, place, tasks)
         found.append(Sample(task, seen[task.id], text, whole))
         seen[task.id] += 1
@@ -155,32 +153,6 @@ def read_samples(source: str, tasks: Mapping[str, Task]) -> list[Sample]:
             f"{source} holds no sample", "give one JSON object a line: task_id with completion or solution"
         )
     return found
-
-
-def _rows(source: str) -> Iterator[tuple[str, Any]]:
-    name = "standard input" if source == "-" else source
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise WishError(f"there is no file {source}", "check the path of --samples") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise WishError(
-            f"cannot read {name} ({error})", "give a JSONL file in UTF-8, gzipped or not"
-        ) from error
-    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = (
-                f"{error.msg} at column {error.colno}"
-                if isinstance(error, json.JSONDecodeError)
-                else "too deep"
-            )
-            raise WishError(f"{name}:{number}: not JSON ({reason})", "mend or remove the line") from None
-        yield f"{name}:{number}", row
 
 
 def _sample(row: Any, place: str, tasks: Mapping[str, Task]) -> tuple[Task, str, bool]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks import basics, humaneval
+from engine.evaluate.benchmarks import basics, humaneval, mbpp
 from engine.evaluate.task import Task
 from engine.sandbox import Program
 
@@ -29,6 +29,7 @@ class Benchmark(Protocol):
 BENCHMARKS: dict[str, Benchmark] = {
     "basics": basics,
     "humaneval": humaneval,
+    "mbpp": mbpp,
 }
 
 __all__ = ["BENCHMARKS", "Benchmark", "find", "fingerprint", "texts"]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ast
-import gzip
-import io
-import json
 import warnings
-from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from engine.errors import WishError
+from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Task
 from engine.sandbox import Program
 
@@ -33,10 +29,8 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     Raises:
         WishError: no such file or dataset, or a row that is not a task (file and line are named).
     """
-    source = source or HUB_ID
-    rows = _from_file(Path(source)) if Path(source).exists() else _from_hub(source)
     tasks: dict[str, Task] = {}
-    for place, row in rows:
+    for place, row in from_file_or_hub(source, HUB_ID):
         task = _task(row, place)
         if task.id in tasks:
             raise WishError(
@@ -46,7 +40,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
         if limit is not None and len(tasks) == limit:
             break
     if not tasks:
-        raise WishError(f"{source} holds no task", "name a file with one JSON object a line")
+        raise WishError(f"{source or HUB_ID} holds no task", "name a file with one JSON object a line")
     return list(tasks.values())
 
 
@@ -80,44 +74,6 @@ def _helpers(prompt: str) -> str:
                 continue
         return source
     return ""
-
-
-def _from_file(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise WishError(
-            f"cannot read {path} ({error})", "name a JSONL file in UTF-8, gzipped or not"
-        ) from error
-    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
-        if line.strip():
-            yield f"{path}:{number}", _parse(line, f"{path}:{number}")
-
-
-def _from_hub(name: str) -> Iterable[tuple[str, Any]]:
-    if "/" not in name or name.startswith((".", "/")) or name.endswith((".jsonl", ".gz", ".json")):
-        raise WishError(f"there is no file {name}", "check the path, or name a hub id such as " + HUB_ID)
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, split="test")
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WishError(
-            f"cannot load {name} from the hub ({reason})",
-            "check the id and the connection, or give a local HumanEval.jsonl.gz",
-        ) from error
-    return ((f"{name}, row {number}", row) for number, row in enumerate(rows))
-
-
-def _parse(line: str, place: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise WishError(
-            f"{place}: not JSON ({error.msg} at column {error.colno})", "mend or remove the line"
-        ) from None
 
 
 def _task(row: Any, place: str) -> Task:

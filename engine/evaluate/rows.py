@@ -1,0 +1,77 @@
+"""Rows of tasks and samples: JSONL files, gzipped or not, and the hub; whatever is wrong is named by file and line."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.errors import WishError
+
+
+def from_file(source: str) -> Iterator[tuple[str, Any]]:
+    """(file:line, JSON value) of each line that is not empty; `-` is standard input.
+
+    Raises:
+        WishError: the file cannot be read, or a line is not JSON.
+    """
+    name = "standard input" if source == "-" else source
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise WishError(f"there is no file {source}", "check the path") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise WishError(
+            f"cannot read {name} ({error})", "give a JSONL file in UTF-8, gzipped or not"
+        ) from error
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
+        if line.strip():
+            yield f"{name}:{number}", _parse(line, f"{name}:{number}")
+
+
+def from_file_or_hub(source: str | None, hub_id: str, *, split: str = "test") -> Iterator[tuple[str, Any]]:
+    """(place, row) of a benchmark: of a whole file, or of a split of a hub id; None: of `hub_id`.
+
+    Raises:
+        WishError: no such file or dataset, or a line that is not JSON.
+    """
+    source = source or hub_id
+    if Path(source).exists() or _no_hub_id(source):
+        if not Path(source).exists():
+            raise WishError(
+                f"there is no file {source}", f"check the path, or name a hub id such as {hub_id}"
+            )
+        yield from from_file(source)
+        return
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source, split=split)
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WishError(
+            f"cannot load {source} from the hub ({reason})",
+            "check the id and the connection, or name the benchmark's own file (evaluate.data, or --data)",
+        ) from error
+    for number, row in enumerate(rows):
+        yield f"{source}, row {number}", row
+
+
+def _no_hub_id(name: str) -> bool:
+    return "/" not in name or name.startswith((".", "/")) or name.endswith((".jsonl", ".gz", ".json"))
+
+
+def _parse(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise WishError(f"{place}: not JSON (too deep)", "mend or remove the line") from None
+    except json.JSONDecodeError as error:
+        raise WishError(
+            f"{place}: not JSON ({error.msg} at column {error.colno})", "mend or remove the line"
+        ) from None
