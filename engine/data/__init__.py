@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from engine.data.batch import IGNORED, Batch
 from engine.data.chat import end_of_turn
+from engine.data.fim import infill_prompt
 from engine.data.loader import Loader
 from engine.data.prepare import Prepared, prepare
 from engine.data.tokenizer import load_tokenizer
 
-__all__ = ["IGNORED", "Batch", "Loader", "Prepared", "end_of_turn", "load_tokenizer", "prepare"]
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "Loader",
+    "Prepared",
+    "end_of_turn",
+    "infill_prompt",
+    "load_tokenizer",
+    "prepare",
+]

@@ -61,6 +61,16 @@ def sentinels(tokenizer: Any) -> Sentinels:
     )
 
 
+def infill_prompt(tokenizer: Any, prefix: str, suffix: str) -> tuple[str, tuple[str, ...]]:
+    """The text that asks a model for what stands between prefix and suffix (PSM), and the tokens that end its answer.
+
+    Raises:
+        WishError: the tokenizer has none.
+    """
+    opening, hole, last, end = FAMILIES[sentinels(tokenizer).family]
+    return f"{opening}{prefix}{hole}{suffix}{last}", ((end,) if end else ())
+
+
 def layout_of(seed: int, seen: int, sample_id: str, *, rate: float, spm_rate: float) -> Layout | None:
     """How a sample is written the `seen`-th time it is shown; None: left to right."""
     if key(seed, "fim", seen, sample_id) / 2**64 >= rate:

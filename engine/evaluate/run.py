@@ -25,16 +25,11 @@ from engine.generate import EXTRACT_VERSION, Generation, Request, Sampling, extr
 from engine.sandbox import Program, Verdict
 
 Generator = Callable[[Sequence[Request]], Iterator[Generation]]
-Render = Callable[[str], str]
+Ask = Callable[[Task], tuple[str, tuple[str, ...]]]
+"""What is put to the model for a task, and the texts that end its answer."""
 Progress = Callable[[str, int, int], None]
 
 KEPT_STDERR = 2000
-QUESTION = """Complete the following Python code. Answer with the whole code in one fenced block.
-
-```python
-{prompt}
-```
-"""
 
 
 def evaluate(
@@ -47,7 +42,8 @@ def evaluate(
     rank: int,
     world_size: int,
     barrier: Callable[[], None],
-    render: Render | None = None,
+    ask: Ask,
+    chat: bool,
     progress: Progress | None = None,
 ) -> Summary | None:
     """Draw the samples this rank owes, and on rank 0 judge all of them.
@@ -59,7 +55,8 @@ def evaluate(
             with nothing to draw, since sharded models need all ranks to take part.
         folder: shared by all ranks; journals found there are continued.
         barrier: returns when all ranks have called it; called once, after generation.
-        render: puts a question into the model's chat template; None has a base model continue the prompt.
+        ask: what is put to the model for a task.
+        chat: whether that is a question, answered in prose with fenced code, or code to go on with.
         progress: told (phase, done, all) as the work goes.
 
     Returns:
@@ -71,9 +68,8 @@ def evaluate(
     """
     tell = progress or (lambda phase, done, whole: None)
     place = Place(folder, rank, world_size)
-    job = Job(
-        tuple(tasks), benchmark, settings, render is not None, plan(tasks, benchmark, settings, render), place
-    )
+    items = plan(tasks, settings, ask)
+    job = Job(tuple(tasks), benchmark, settings, chat, items, place)
     _generate(job, generator, tell)
     barrier()
     if rank != 0:
@@ -82,13 +78,11 @@ def evaluate(
     return conclude(job, answers, _execute(job, answers, tell))
 
 
-def plan(tasks: Sequence[Task], benchmark: str, settings: Settings, render: Render | None) -> list[Item]:
+def plan(tasks: Sequence[Task], settings: Settings, ask: Ask) -> list[Item]:
     """Every sample wanted, in canonical order: by task as listed, then by sample."""
-    ask = find(benchmark).prompt
     items = []
     for task in tasks:
-        prompt = ask(task) if render is None else render(QUESTION.format(prompt=ask(task).rstrip()))
-        stop = task.stop if render is None else ()
+        prompt, stop = ask(task)
         sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens, stop)
         for sample in range(settings.samples):
             seed = sample_seed(settings.seed, task.id, sample)

@@ -8,15 +8,23 @@ from typing import Any
 
 from engine import protocol
 from engine.config import Run
-from engine.data import load_tokenizer
+from engine.data import infill_prompt, load_tokenizer
 from engine.dist import World
 from engine.errors import WishError
 from engine.evaluate.benchmarks import find
 from engine.evaluate.job import Settings
-from engine.evaluate.run import Progress, Render, evaluate
+from engine.evaluate.run import Ask, Progress, evaluate
 from engine.evaluate.summary import Summary
+from engine.evaluate.task import Task
 from engine.generate import Generation, Request, generate
 from engine.model import load_model, with_adapter
+
+QUESTION = """Complete the following Python code. Answer with the whole code in one fenced block.
+
+```python
+{prompt}
+```
+"""
 
 
 def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | None = None) -> Summary | None:
@@ -36,6 +44,7 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
     tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
     untouched = base or run.data is None
     model, tokenizer, name = _load(run, world, untouched=untouched)
+    ask, chat = questions(run, tokenizer)
     folder = (
         run.folder / protocol.EVALUATIONS / f"{wish.benchmark}-{wish.split}{'-base' if untouched else ''}"
     )
@@ -48,7 +57,8 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
         rank=world.rank,
         world_size=world.size,
         barrier=world.barrier,
-        render=_render(run, tokenizer),
+        ask=ask,
+        chat=chat,
         progress=progress if world.first else None,
     )
 
@@ -60,6 +70,7 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
     tasks = find(wish.benchmark).load(wish.data, split="validation", limit=wish.in_loop_limit)
 
     def judge(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
+        ask, chat = questions(run, tokenizer)
         summary = evaluate(
             tasks,
             str(wish.benchmark),
@@ -69,7 +80,8 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
             rank=world.rank,
             world_size=world.size,
             barrier=world.barrier,
-            render=_render(run, tokenizer),
+            ask=ask,
+            chat=chat,
         )
         return world.share(summary.metrics() if summary is not None else None)
 
@@ -116,18 +128,26 @@ def _generator(
     return draw
 
 
-def _render(run: Run, tokenizer: Any) -> Render | None:
-    """How a question is put to a chat model; None for a base model, which continues the prompt."""
+def questions(run: Run, tokenizer: Any) -> tuple[Ask, bool]:
+    """How a task is put to the model, and whether that is as a chat."""
+    benchmark = find(str(run.evaluate.benchmark))
+    if run.evaluate.benchmark == "infilling":
+        if run.evaluate.chat == "yes":
+            raise WishError(
+                "evaluate.chat is yes and infilling is asked in sentinels", "set evaluate.chat to no"
+            )
+        return lambda task: infill_prompt(tokenizer, task.prompt, task.suffix), False
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if run.evaluate.chat == "no" or (run.evaluate.chat == "auto" and not has_template):
-        return None
+        return lambda task: (benchmark.prompt(task), task.stop), False
     if not has_template:
         raise WishError(
             "evaluate.chat is yes and the tokenizer has no chat template", "set evaluate.chat to no"
         )
 
-    def render(question: str) -> str:
-        messages = [{"role": "user", "content": question}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    def question(task: Task) -> tuple[str, tuple[str, ...]]:
+        text = QUESTION.format(prompt=benchmark.prompt(task).rstrip())
+        messages = [{"role": "user", "content": text}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), ()
 
-    return render
+    return question, True

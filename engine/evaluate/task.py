@@ -23,3 +23,5 @@ class Task:
     calls: tuple[Call, ...] = ()
     group: str = ""
     stop: tuple[str, ...] = ()
+    suffix: str = ""
+    """What follows the completion, for tasks that ask for the middle of a program."""

@@ -30,6 +30,8 @@ class Asked(Protocol):
     def entry_point(self) -> str: ...
     @property
     def stop(self) -> tuple[str, ...]: ...
+    @property
+    def suffix(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ def extract(text: str, task: Asked, *, chat: bool = False) -> str:
         Text to append to the prompt; empty where there is no code in the answer.
     """
     text = _plain(text)
+    if task.suffix:
+        return text  # a middle may begin and end anywhere: only its end token closes it
     if chat or text.lstrip().startswith("```"):
         return _from_chat(text, task)
     if text.startswith(task.prompt):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks import basics, humaneval, mbpp
+from engine.evaluate.benchmarks import basics, humaneval, infilling, mbpp
 from engine.evaluate.task import Task
 from engine.sandbox import Program
 
@@ -29,6 +29,7 @@ class Benchmark(Protocol):
 BENCHMARKS: dict[str, Benchmark] = {
     "basics": basics,
     "humaneval": humaneval,
+    "infilling": infilling,
     "mbpp": mbpp,
 }
 
@@ -51,7 +52,16 @@ def fingerprint(tasks: Sequence[Task]) -> str:
     digest = hashlib.sha256()
     for task in tasks:
         calls = [[call.expression, repr(call.expected)] for call in task.calls]
-        fields = [task.id, task.prompt, task.entry_point, task.test, calls, task.group, task.stop]
+        fields = [
+            task.id,
+            task.prompt,
+            task.entry_point,
+            task.test,
+            calls,
+            task.group,
+            task.stop,
+            task.suffix,
+        ]
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 
@@ -64,5 +74,5 @@ def texts(
     found: dict[str, None] = {}
     for split in splits:
         for task in benchmark.load(source, split=split):
-            found[task.prompt + task.reference] = None
+            found[task.prompt + task.reference + task.suffix] = None
     return list(found)

@@ -27,8 +27,10 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
         limit: first this many tasks only.
 
     Raises:
-        WishError: no such file or dataset, or a row that is not a task (file and line are named).
+        WishError: no such file, dataset or split, or a row that is not a task (file and line are named).
     """
+    if split not in ("test", "validation"):
+        raise WishError(f"HumanEval has no split {split!r}", "leave the split at test")
     tasks: dict[str, Task] = {}
     for place, row in from_file_or_hub(source, HUB_ID):
         task = _task(row, place)
@@ -76,22 +78,27 @@ def _helpers(prompt: str) -> str:
     return ""
 
 
-def _task(row: Any, place: str) -> Task:
+def demand_fields(row: Any, place: str, fields: tuple[str, ...] = FIELDS) -> None:
+    """Raise WishError unless a row has these fields as texts, and a `check` among them."""
     if not isinstance(row, dict):
         raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
-    missing = [name for name in FIELDS if not isinstance(row.get(name), str)]
+    missing = [name for name in fields if not isinstance(row.get(name), str)]
     if missing:
         raise WishError(
             f"{place}: not a task in HumanEval's format, {', '.join(missing)} missing or not a text",
-            f"give every line the fields {', '.join(FIELDS)}",
-        )
-    if "suffix" in row:
-        raise WishError(
-            f"{place}: the task has a `suffix`, so it asks for infilling, not for HumanEval's completion",
-            "give a file whose programs are prompt + completion",
+            f"give every line the fields {', '.join(fields)}",
         )
     if "def check" not in row["test"]:
         raise WishError(f"{place}: `test` defines no check(candidate)", "give the task a check function")
+
+
+def _task(row: Any, place: str) -> Task:
+    demand_fields(row, place)
+    if "suffix" in row:
+        raise WishError(
+            f"{place}: the task has a `suffix`, so it asks for infilling, not for HumanEval's completion",
+            "name the benchmark infilling, or give a file whose programs are prompt + completion",
+        )
     return Task(
         id=row["task_id"],
         prompt=row["prompt"],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.evaluate import Court, Settings, Summary, evaluate
 from engine.evaluate.benchmarks import humaneval
+from engine.evaluate.task import Task
 from engine.generate import Generation, Request
 from engine.sandbox import Limits
 
@@ -25,6 +26,11 @@ def answer(request: Request, references: dict[str, str]) -> Generation:
     text = references[request.task_id] if kind > 3 else WRONG[kind]
     finish = "length" if kind == 3 else "stop"
     return Generation(request.task_id, request.sample, request.seed, text, text, len(text), finish)
+
+
+def as_is(task: Task) -> tuple[str, tuple[str, ...]]:
+    """A base model goes on with the prompt."""
+    return task.prompt, task.stop
 
 
 def settings(model: str = "oracle") -> Settings:
@@ -65,6 +71,8 @@ def draw(
         rank=rank,
         world_size=size,
         barrier=barrier,
+        ask=as_is,
+        chat=False,
     )
 
 

@@ -71,6 +71,7 @@ def judged(small: Path, folder: Path, *, right: int, wrong: str) -> None:
     evaluate(
         tasks, "humaneval", Settings(model=str(folder), samples=2, k=(1, 2), court=court), generator=generator,
         folder=folder, rank=0, world_size=1, barrier=lambda: None,
+        ask=lambda task: (task.prompt, task.stop), chat=False,
     )  # fmt: skip
 
 

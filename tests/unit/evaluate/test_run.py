@@ -198,7 +198,7 @@ def test_a_generator_that_leaves_something_out_is_named(small: Path, tmp_path: P
     with pytest.raises(TemperError, match="left out 30 of 30"):
         evaluate(
             humaneval.load(str(small)), "humaneval", oracle.settings(), generator=lambda requests: iter(()),
-            folder=tmp_path, rank=0, world_size=1, barrier=lambda: None,
+            folder=tmp_path, rank=0, world_size=1, barrier=lambda: None, ask=oracle.as_is, chat=False,
         )  # fmt: skip
 
 
@@ -220,11 +220,12 @@ def test_chat_asks_through_the_template_and_reads_fenced_code(small: Path, tmp_p
 
     summary = evaluate(
         tasks, "humaneval", replace(oracle.settings(), samples=1, k=(1,)), generator=generator,
-        folder=tmp_path, rank=0, world_size=1, barrier=lambda: None, render=lambda text: f"<user>{text}<assistant>",
+        folder=tmp_path, rank=0, world_size=1, barrier=lambda: None,
+        ask=lambda task: (f"<user>{task.prompt}<assistant>", ()), chat=True,
     )  # fmt: skip
     assert summary is not None and summary.found.figures.pass_at_k[1].value == 1.0
     assert summary.settings["chat"] is True
-    assert seen[0].prompt.startswith("<user>Complete") and tasks[0].prompt.rstrip() in seen[0].prompt
+    assert seen[0].prompt == f"<user>{tasks[0].prompt}<assistant>"
     assert seen[0].sampling.stop == ()
 
 

@@ -25,6 +25,7 @@ class Asked:
     prompt: str = PROMPT
     entry_point: str = "twice"
     stop: tuple[str, ...] = ("\ndef", "\nclass", "\nprint", "\n#")
+    suffix: str = ""
 
 
 TASK = Asked()

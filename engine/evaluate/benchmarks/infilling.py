@@ -1,0 +1,72 @@
+"""HumanEval infilling (arXiv 2207.14255): the middle of a program, from a file in its format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import WishError
+from engine.evaluate.benchmarks.humaneval import FIELDS, demand_fields
+from engine.evaluate.rows import from_file
+from engine.evaluate.task import Task
+from engine.sandbox import Program
+
+
+def load(source: str | None, *, split: str = "test", limit: int | None = None) -> list[Task]:
+    """Read the tasks; their groups are the kinds that one file may mix (`SingleLineInfilling`, ...).
+
+    Args:
+        source: a JSONL file, gzipped or not: HumanEval's fields, and the `suffix` after the hole.
+        split: `test`, which is also what `validation` gives: there is no other.
+        limit: first this many tasks only.
+
+    Raises:
+        WishError: no file, or a row that is not a task (file and line are named).
+    """
+    if source is None:
+        raise WishError(
+            "infilling needs a file of tasks",
+            "give one of github.com/openai/human-eval-infilling as evaluate.data (or --data)",
+        )
+    if split not in ("test", "validation"):
+        raise WishError(f"infilling has no split {split!r}", "leave the split at test")
+    tasks: dict[str, Task] = {}
+    for place, row in from_file(source):
+        task = _task(row, place)
+        if task.id in tasks:
+            raise WishError(
+                f"{place}: task_id {task.id!r} was seen before", "give each task an id of its own"
+            )
+        tasks[task.id] = task
+        if limit is not None and len(tasks) == limit:
+            break
+    if not tasks:
+        raise WishError(f"{source} holds no task", "name a file with one JSON object a line")
+    return list(tasks.values())
+
+
+def prompt(task: Task) -> str:
+    """What stands before the hole; what stands after it is `task.suffix`."""
+    return task.prompt
+
+
+def program(task: Task, completion: str) -> Program:
+    """The program with its hole filled; the reference's helpers serve the checks that call them."""
+    return Program(
+        source=task.prompt + completion + task.suffix,
+        entry_point=task.entry_point,
+        test=task.test,
+        context=task.prompt + task.reference + task.suffix,
+    )
+
+
+def _task(row: Any, place: str) -> Task:
+    demand_fields(row, place, (*FIELDS, "suffix"))
+    return Task(
+        id=row["task_id"],
+        prompt=row["prompt"],
+        entry_point=row["entry_point"],
+        reference=row["canonical_solution"],
+        test=row["test"],
+        group=row["task_id"].partition("/")[0],
+        suffix=row["suffix"],
+    )
