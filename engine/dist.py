@@ -7,9 +7,12 @@ import io
 import logging
 import os
 import socket
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -135,6 +138,10 @@ def _accelerator(run: Run, *, cpu: bool, zero: bool, size: int) -> Accelerator:
         backend="gloo" if cpu else "nccl", timeout=timedelta(seconds=run.parallel.timeout_seconds)
     )
     if zero:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            from torch.utils.cpp_extension import get_default_build_root
+
+            clear_dead_builds(Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
         settings = deepspeed_settings(run, size, cpu=cpu)
         plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=run.parallel.strategy == "zero3")
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -146,6 +153,45 @@ def _accelerator(run: Run, *, cpu: bool, zero: bool, size: int) -> Accelerator:
                 kwargs_handlers=[group],
             )
     return Accelerator(cpu=cpu, kwargs_handlers=[group] if size > 1 else [])
+
+
+def clear_dead_builds(root: Path, *, patience: float = 60.0) -> None:
+    """Remove locks of extension builds that were killed: torch waits for such a file silently and for ever.
+
+    A lock that a process of this machine holds open is a build under way and stays. One that nobody here holds may be
+    another machine's, on a shared home folder, so it must be `patience` seconds old.
+    """
+    for lock in root.glob("**/lock"):
+        told = False
+        while not _is_open(lock) and (age := _age(lock)) is not None:
+            if age > patience:
+                lock.unlink(missing_ok=True)
+                print(f"removed {lock}: the build that left it there was killed", file=sys.stderr, flush=True)
+            elif not told:
+                told = True
+                print(
+                    f"waiting {patience - age:.0f} s for the build of {lock.parent}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            time.sleep(min(1.0, patience / 10))
+
+
+def _age(file: Path) -> float | None:
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _is_open(file: Path) -> bool:
+    """Whether a process of this machine that we may look into has the file open."""
+    wanted = str(file.resolve())
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(descriptor) == wanted:
+                return True
+    return False
 
 
 def _hush() -> None:
