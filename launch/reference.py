@@ -86,5 +86,5 @@ def _type(field: Tree) -> str:
 
 def _bounds(field: Tree) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {field[word]:g}" for word, sign in signs.items() if word in field]
+    bounds = [f"{sign} {field[word]:,}" for word, sign in signs.items() if field.get(word, 2**31) < 2**31 - 1]
     return f" ({', '.join(bounds)})" if bounds else ""

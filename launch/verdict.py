@@ -221,9 +221,14 @@ def _without_a_word(evidence: Evidence) -> Verdict:
             errors.BUG,
             f"All {evidence.processes} ranks ended with exit code 0 and left no {wanted}: see the logs.",
         )
-    return Verdict(
-        errors.BUG,
-        f"accelerate launch ended with code {evidence.launcher_code} before any rank started: see the logs.",
+    step = evidence.last_step
+    far = f"after step {step}; the same command resumes" if step else "before the first step"
+    return Verdict(errors.BUG, f"accelerate launch {_ended(evidence.launcher_code)} {far}: see the logs.")
+
+
+def _ended(code: int | None) -> str:
+    return (
+        f"was ended by {signal_name(-code)}" if code is not None and code < 0 else f"ended with code {code}"
     )
 
 

@@ -106,6 +106,14 @@ def _read(path: Path) -> tuple[Tree, dict[str, str]]:
     try:
         node = yaml.compose(text, Loader=_NumbersAsWritten)
         tree = yaml.load(text, Loader=_NumbersAsWritten)
+        origins: dict[str, str] = {}
+        _places(node, "", path, origins)
+    except RecursionError:
+        raise WishError(
+            f"{path} is nested too deep, or holds itself", "write it without that anchor"
+        ) from None
+    except ValueError as error:
+        raise WishError(f"{path} holds a value that cannot be read: {error}", "write it plainly") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -117,8 +125,6 @@ def _read(path: Path) -> tuple[Tree, dict[str, str]]:
         raise WishError(
             f"{path} holds {_kind(tree)}, not a mapping of sections", "start with `model:`, `data:` ..."
         )
-    origins: dict[str, str] = {}
-    _places(node, "", path, origins)
     return tree, origins
 
 
@@ -153,9 +159,9 @@ def _override(tree: Tree, origins: dict[str, str], text: str) -> None:
         raise WishError(f"--set {text!r} has no `=`", "write it as --set section.key=value")
     try:
         value = yaml.load(raw, Loader=_NumbersAsWritten)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise WishError(
-            f"--set {text!r}: the value is not valid YAML", "quote it, e.g. --set 'a.b=\"x: y\"'"
+            f"--set {text[:200]!r}: the value is not valid YAML", "quote it, e.g. --set 'a.b=\"x: y\"'"
         ) from None
     parents = key.split(".")
     here = tree

@@ -26,7 +26,7 @@ class Run(Section):
 
     output: Place
     """Run folder; relative paths are relative to the working directory."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Every random thing derives from this, a purpose, and a rank or sample id."""
     model: Model
     """Which weights to start from."""

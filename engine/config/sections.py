@@ -7,18 +7,23 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
+# Larger numbers than these are slips of the hand, which would otherwise be found out hours later.
+Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
+NonNegative = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, le=1e6)]
 # The libraries that read it know no home folder.
-Place = Annotated[str, AfterValidator(lambda text: str(Path(text).expanduser()) if text[:1] == "~" else text)]
+Place = Annotated[
+    str,
+    Field(min_length=1),
+    AfterValidator(lambda text: str(Path(text).expanduser()) if text[:1] == "~" else text),
+]
 
 
 class Section(BaseModel):
     """A part of a Run: frozen, and closed to keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -93,7 +98,7 @@ class Fim(Section):
 class Data(Section):
     """Which rows are learnt from, and how they become batches."""
 
-    train: tuple[Source, ...]
+    train: Annotated[tuple[Source, ...], Field(min_length=1)]
     """Sources of the training mixture."""
     validation: tuple[Source, ...] = ()
     """Sources of the validation set; empty: cut `validation_fraction` from the training rows."""
@@ -183,7 +188,7 @@ class Parallel(Section):
     """Keep ZeRO's optimizer state and step in host memory."""
     offload_parameters: bool = False
     """Keep ZeRO-3's parameters in host memory between uses."""
-    threads: NonNegative = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads a rank may use; 0: cores divided by ranks on CPU, torch's own default otherwise."""
     timeout_seconds: Positive = 1800
     """How long a collective may wait for a peer."""

@@ -128,6 +128,10 @@ def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 f"{file}:{number} is not JSON ({error.msg} at column {error.colno}): {line.strip()[:60]!r}",
                 "mend or remove that line; a JSONL file holds one JSON object a line",
             ) from error
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets without end
+            raise WishError(
+                f"{file}:{number} cannot be read as JSON ({error})", "mend or remove that line"
+            ) from None
         if not isinstance(row, dict):
             raise WishError(
                 f"{file}:{number} holds a {type(row).__name__}, not an object", "write one JSON object a line"

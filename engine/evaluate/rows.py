@@ -69,9 +69,9 @@ def _no_hub_id(name: str) -> bool:
 def _parse(line: str, place: str) -> Any:
     try:
         return json.loads(line)
-    except RecursionError:
-        raise WishError(f"{place}: not JSON (too deep)", "mend or remove the line") from None
     except json.JSONDecodeError as error:
         raise WishError(
             f"{place}: not JSON ({error.msg} at column {error.colno})", "mend or remove the line"
         ) from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets without end
+        raise WishError(f"{place}: cannot be read as JSON ({error})", "mend or remove the line") from None

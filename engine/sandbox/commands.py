@@ -44,20 +44,14 @@ def run(
 ) -> None:
     """Run FILE as a Python script. `passed` means that it came to its end by itself with exit code 0."""
     limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=wall_seconds, memory_mb=memory_mb)
-    _check(limits)
-    program = Program(_read(file).decode("utf-8", "surrogateescape"), stdin=_read(stdin) if stdin else b"")
+    program = Program(
+        _read(file).decode("utf-8-sig", "surrogateescape"), stdin=_read(stdin) if stdin else b""
+    )
     verdict = run_program(program, limits, level=level)
     if as_json:
         click.echo(json.dumps({"verdict": verdict.name, **_without_name(verdict)}))
     else:
         _show(verdict)
-
-
-def _check(limits: Limits) -> None:
-    for name in ("cpu_seconds", "wall_seconds", "memory_mb"):
-        if getattr(limits, name) <= 0:
-            option = "--" + name.replace("_", "-")
-            raise WishError(f"{option} is {getattr(limits, name):g}", "give a number above 0")
 
 
 def _read(path: Path) -> bytes:

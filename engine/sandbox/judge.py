@@ -118,8 +118,6 @@ class Trial:
             self._settle("wrong", f"the program broke the protocol: {error}")
         if frame is None:
             self._settle("gone", "")
-        if frame.kind == b"B":
-            self._settle("infra", frame.body.decode("utf-8", "replace"))
         return frame
 
     def _ask(self, kind: bytes, question: object) -> wire.Frame:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from . import codec, wire
 from .case import Case
+from .cgroup import Events
 from .judge import read_failure
 from .keeper import Keeper
 from .verdict import MOST_WALL, OUTPUT_CAP_FACTOR, Failure, Limits, Verdict, one_line
@@ -198,6 +199,8 @@ class Session:
         report = json.loads(data)
         if report["serial"] != self.serial:
             raise Broken("a report of another program")
+        if report["trouble"]:
+            raise Broken(report["trouble"])
         self.reports[role] = report
         if not report["clean"]:
             self.spent.append(role)
@@ -236,8 +239,6 @@ class Session:
             raise Broken(f"the judge ended without a ruling (status {report['status']})")
 
     def _hear(self, frame: wire.Frame) -> None:
-        if frame.kind == b"B":
-            raise Broken(frame.body[:300].decode("utf-8", "replace"))
         if self.judge:
             self._hear_ruling(frame)
         elif frame.kind == b"X":
@@ -292,7 +293,11 @@ class Session:
 
     def _verdict(self) -> Verdict:
         report = self.reports["solution"]
-        name, detail = self._cause(report)
+        # Read whatever the verdict is: what is left in the counters would be held against the next program.
+        events = self.solution.events()
+        if self.judge:
+            self.judge.events()
+        name, detail = self._cause(report, events)
         status, killed_here = report["status"], bool(report["reason"])
         code = sig = None
         if status is not None and not killed_here:
@@ -312,13 +317,12 @@ class Session:
             isolation=self.solution.level,
         )
 
-    def _cause(self, report: dict) -> tuple[str, str]:
+    def _cause(self, report: dict, events: Events) -> tuple[str, str]:
         limits, reason = self.limits, report["reason"]
         settled = self.settled or self._own_end(report)
         if settled[0] in ("output_limit", "infra"):
             return settled
         if settled[0] != "passed":
-            events = self.solution.events()
             if events.oom_kills or reason == "memory":
                 return "memory_limit", f"more than {limits.memory_mb} MB"
             if events.refused_forks or report["crowded"] or reason == "processes":

@@ -232,7 +232,8 @@ def _finish(code: int, pid: int) -> int:
         threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does before atexit
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            if not stream.closed:
+                stream.flush()
     except SystemExit as error:
         code = _exit_code(error)
     except BaseException:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+from ..errors import WishError
+
 VERDICTS = (
     "passed",
     "wrong",
@@ -32,6 +34,9 @@ MOST_WALL = 5.0
 """Waiting for a CPU does not count as wall time, up to this many times the limit."""
 
 
+_MOST = {"cpu_seconds": 86_400, "wall_seconds": 86_400, "memory_mb": 1 << 24}
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one program may use. CPU time decides; wall time only ends programs that sleep."""
@@ -45,6 +50,15 @@ class Limits:
     """Processes and threads together, the program's first one included."""
     disk_mb: int = 32
     """Size of the scratch file system that serves as working directory, /tmp and /dev/shm."""
+
+    def __post_init__(self) -> None:
+        """Raise WishError for what no clock or kernel takes."""
+        for name, most in _MOST.items():
+            if not 0 < getattr(self, name) <= most:
+                raise WishError(
+                    f"{name} of a program is {getattr(self, name)}",
+                    f"give a number above 0, at most {most:,}",
+                )
 
 
 @dataclass(frozen=True, slots=True)

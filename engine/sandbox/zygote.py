@@ -20,9 +20,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import jail, judge, kernel, landlock, seccomp, solution, wire
+from . import jail, judge, kernel, landlock, seccomp, solution
 from .scratch import Scratch
-from .solution import CHANNEL
 from .verdict import MOST_WALL
 
 _RESERVED = 16
@@ -67,6 +66,10 @@ class Watch:
     crowded: bool = False
     status: int | None = None
     peak_kb: int = 0
+    cpu: float = 0.0
+    """CPU seconds by the last look: a process whose parent ignores its end leaves no trace in what is reaped."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """CPU ticks of every process of the program, by the last look at it."""
     reaped_cpu: float = field(default_factory=lambda: _reaped_cpu())
 
 
@@ -101,8 +104,9 @@ class Zygote:
         jail.give_up_rights(self.shape)
         self.scratch = Scratch(self.shape.scratch)
         self._clear_surroundings()
+        self.trouble, self.tell_trouble = os.pipe()
+        os.set_blocking(self.trouble, False)
         self.base_kb = _status_kb("VmSize")
-        self.own_pages = _private_pages("self")
         gc.collect()
         gc.freeze()
 
@@ -175,8 +179,9 @@ class Zygote:
     def _look(self, child: int, order: Order, watch: Watch) -> float:
         """Compare what the program has used with its limits; seconds until the next look."""
         wall = time.monotonic() - watch.started
-        cpu, threads, memory_mb = self._usage()
+        cpu, threads, memory_mb = self._usage(watch)
         cpu = max(cpu, _cpu_clock(child)) + _reaped_cpu() - watch.reaped_cpu
+        watch.cpu = cpu = max(cpu, sum(watch.seen.values()) / _TICKS)
         watch.crowded = watch.crowded or threads >= order.processes
         if cpu > order.cpu_seconds:
             watch.reason = "cpu"
@@ -189,21 +194,22 @@ class Zygote:
         rest = min((order.cpu_seconds - cpu) / _CPUS, order.wall_seconds - wall, _LONGEST_LOOK)
         return max(rest, _SHORTEST_LOOK)
 
-    def _usage(self) -> tuple[float, int, float]:
-        """CPU seconds, threads and private memory of all live processes of the program."""
-        ticks, threads, pages, count = 0, 0, 0, 0
+    def _usage(self, watch: Watch) -> tuple[float, int, float]:
+        """CPU seconds, threads and memory (MiB) of all live processes of the program."""
+        ticks, threads, memory_kb = 0, 0, 0
         own = os.getpid()
         for name in os.listdir("/proc") if self.namespaces else _children(own):
             if not name.isdigit() or int(name) == own:
                 continue
             with contextlib.suppress(OSError, ValueError, IndexError):
-                fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
+                # As bytes: a process names itself as it likes.
+                fields = Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()
                 ticks += sum(int(f) for f in fields[11:15])
+                watch.seen[f"{name} {int(fields[19])}"] = int(fields[11]) + int(fields[12])
                 threads += int(fields[17])
-                pages += _private_pages(name)
-                count += 1
-        pages -= count * self.own_pages
-        return ticks / _TICKS, threads, max(pages, 0) * _PAGE / _MIB
+                if self.shape.level != "full":  # where a cgroup counts
+                    memory_kb += _memory_kb(name)
+        return ticks / _TICKS, threads, memory_kb / 1024
 
     def _end_all(self, child: int, watch: Watch) -> None:
         """Kill until nothing is left to wait for: as PID 1 this reaches every process of the jail."""
@@ -225,12 +231,20 @@ class Zygote:
             "status": watch.status,
             "reason": watch.reason,
             "crowded": watch.crowded,
-            "cpu": _reaped_cpu() - watch.reaped_cpu,
+            "cpu": max(watch.cpu, _reaped_cpu() - watch.reaped_cpu),
             "wall": wall,
             "peak_kb": watch.peak_kb,
+            "trouble": self._trouble(),
             "clean": self.scratch.clean() and not self._network_remembers(),
         }
         self.control.send(_pack(report))
+
+    def _trouble(self) -> str:
+        """Why the fork could not become the program, in its own words; empty where it could."""
+        try:
+            return os.read(self.trouble, _PACKET).decode("utf-8", "replace")[:300]
+        except BlockingIOError:
+            return ""
 
     def _network_remembers(self) -> bool:
         """Whether closed connections still hold a port of the jail's loopback, where the next program might want it."""
@@ -248,9 +262,9 @@ class Zygote:
         """In the fork: take the descriptors and limits of the program, give up the rest, and run it."""
         code = 70
         try:
-            for place, fd in enumerate(fds):
+            for place, fd in enumerate((*fds, self.tell_trouble)):
                 os.dup2(fd, place)
-            os.closerange(len(fds), 1 << 20)
+            os.closerange(len(fds) + 1, 1 << 20)
             self._limit(order)
             if self.shape.two_users:
                 os.setresgid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
@@ -263,8 +277,9 @@ class Zygote:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             random.seed()
         except Exception as error:  # the jail's own fault, whatever it is: the worker must be told so
-            wire.send(CHANNEL, b"B", repr(error).encode())
+            os.write(len(fds), repr(error).encode()[:_PACKET])
             os._exit(code)
+        os.close(len(fds))  # from here on a stranger runs, whose word on the jail counts for nothing
         try:
             code = judge.main() if order.role == "judge" else solution.main()
         finally:
@@ -316,9 +331,13 @@ def _queued(pid: int) -> float:
         return 0.0
 
 
-def _private_pages(name: str) -> int:
-    resident, shared = Path("/proc", name, "statm").read_text().split()[1:3]
-    return int(resident) - int(shared)
+def _memory_kb(name: str) -> int:
+    """Anonymous and shared memory of a process, each page divided among those that have it (files are not counted)."""
+    found = 0
+    for line in Path("/proc", name, "smaps_rollup").read_bytes().splitlines():
+        if line.startswith((b"Pss_Anon:", b"Pss_Shmem:")):
+            found += int(line.split()[1])
+    return found
 
 
 def _status_kb(name: str) -> int:
@@ -329,4 +348,3 @@ def _status_kb(name: str) -> int:
 
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -90,6 +90,14 @@ def demand_fields(row: Any, place: str, fields: tuple[str, ...] = FIELDS) -> Non
         )
     if "def check" not in row["test"]:
         raise WishError(f"{place}: `test` defines no check(candidate)", "give the task a check function")
+    if not row["entry_point"].isidentifier():
+        raise WishError(
+            f"{place}: entry_point {row['entry_point']!r} is no name", "name the function to test"
+        )
+    try:
+        ast.parse(row["test"])
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise WishError(f"{place}: `test` is no Python ({error})", "mend the task's test") from None
 
 
 def _task(row: Any, place: str) -> Task:

@@ -144,3 +144,43 @@ def test_reading_a_run_imports_no_torch(file: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: {steps: !!int abc}",
+        "output: 2020-99-99",
+        f"train: {{steps: {'9' * 5000}}}",
+        "train: &t {steps: 5, foo: *t}",
+        "[" * 5000,
+        "{a: " * 1500,
+    ],
+)
+def test_values_that_break_the_reader_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(WishError):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.epochs=.inf",
+        "train.learning_rate=1e400",
+        "train.epsilon=.inf",
+        "seed=99999999999999999999999",
+        "train.global_batch=4000000000000",
+        "train.epochs=1e300",
+        "parallel.threads=10000000",
+        "output=''",
+        "data.train=[]",
+        "data.train=[{path: x, weight: .inf}]",
+    ],
+)
+def test_numbers_beyond_any_run_are_refused(tmp_path: Path, change: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("output: runs/x\nmodel: {path: m}\n")
+    with pytest.raises(WishError, match=change.partition("=")[0].rpartition(".")[2]):
+        load(file, [change])

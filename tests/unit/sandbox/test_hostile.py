@@ -106,7 +106,27 @@ def _refused(statement: str, imports: str = "") -> Attack:
 
 _SYSCALL = "libc = ctypes.CDLL(None, use_errno=True)\ndef call(*a):\n  if libc.syscall(*a) < 0: raise OSError(ctypes.get_errno(), '')"
 
+_THREE_CHILDREN = (
+    "import os, time, mmap, ctypes\npids = []\nfor _ in range(3):\n  pid = os.fork()\n  if not pid:\n    {}\n"
+    "    time.sleep(1.5)\n    os._exit(0)\n  pids.append(pid)\n"
+    "if not any([os.waitpid(pid, 0)[1] for pid in pids]): raise SystemExit('all of it was had')\nprint('HELD')"
+)
+
 ATTACKS = {
+    "CPU time of children nobody waits for": Attack(
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nfor _ in range(6):\n  r, w = os.pipe()\n"
+        "  if not os.fork():\n    t = time.process_time()\n    while time.process_time() - t < 1.5: pass\n    os._exit(0)\n"
+        "  os.close(w)\n  os.read(r, 1)",
+        ("cpu_limit", "denied"),
+    ),
+    "memory behind a name that is no text": Attack(
+        _THREE_CHILDREN.format("ctypes.CDLL(None).prctl(15, b'\\xff\\xfe'); x = bytearray(150 << 20)"),
+        ("memory_limit", "denied", "passed"),  # passed: the greedy children were killed
+    ),
+    "memory that is shared": Attack(
+        _THREE_CHILDREN.format("m = mmap.mmap(-1, 150 << 20); m[:] = bytes(150 << 20)"),
+        ("memory_limit", "denied", "passed"),  # passed: the greedy children were killed
+    ),
     "fork bomb": Attack("import os\nwhile True: os.fork()", ("process_limit", "denied")),
     "fork bomb that shrugs": Attack(
         "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass",
@@ -321,3 +341,23 @@ def test_abstract_sockets_of_the_host_are_out_of_reach(pool: Pool) -> None:
         server.listen()
         source = "import socket\nsocket.socket(socket.AF_UNIX).connect('\\0sandbox-test')"
         assert not pool.run(Program(source), QUICK).passed
+
+
+@pytest.mark.parametrize("form", ["calls", "test"])
+def test_a_program_cannot_put_the_blame_on_the_sandbox(pool: Pool, form: str) -> None:
+    source = "import os, struct, time\ndef f(x): return 1\nos.write(3, struct.pack('>Ic', 4, b'B') + b'boom')\ntime.sleep(.2)"
+    judged = (
+        {"calls": (Call("f(1)", 2),)}
+        if form == "calls"
+        else {"entry_point": "f", "test": "def check(candidate):\n    assert candidate(1) == 2\n"}
+    )
+    assert pool.run(Program(source, **judged), QUICK).name == "wrong"  # type: ignore[arg-type]
+
+
+def test_a_child_out_of_memory_is_not_held_against_the_next_program(pool: Pool) -> None:
+    greedy = (
+        "import os\ntry: pid = os.fork()\nexcept OSError: pid = None\nif pid == 0:\n"
+        "  x = [bytearray(900 << 20) for _ in range(4)]\n  os._exit(0)\nif pid: os.waitpid(pid, 0)\ndef f(x): return 2"
+    )
+    pool.run(Program(greedy, calls=(Call("f(1)", 2),)), QUICK)
+    assert pool.run(WRONG, QUICK).name == "wrong"

@@ -202,3 +202,10 @@ def test_cpu_time_decides_and_sleeping_costs_none(judge: Runner) -> None:
     assert judge("import time\ntime.sleep(0.8)", limits).name == "passed"
     verdict = judge("import time\nwhile time.process_time() < 5: pass", limits)
     assert verdict.name == "cpu_limit" and verdict.cpu_seconds < 1.5
+
+
+@pytest.mark.parametrize("name", ["cpu_seconds", "wall_seconds", "memory_mb"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 10**15])
+def test_limits_no_kernel_takes_are_refused(name: str, value: float) -> None:
+    with pytest.raises(WishError, match=f"{name} of a program is"):
+        Limits(**{name: value})
