@@ -78,7 +78,7 @@ def run(file: Path) -> float:
 
 
 def compare(folder: Path, precision: str) -> list[str]:
-    """Table rows of every strategy in one precision, and QLoRA's in bf16."""
+    """Table rows of every strategy in one precision."""
     rows: list[str] = []
     reference: dict[int, float] = {}
     for strategy in STRATEGIES:

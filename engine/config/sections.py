@@ -233,8 +233,8 @@ class Sandbox(Section):
     """Least isolation accepted; empty: the best this kernel grants, which is named in every result."""
     cpu_seconds: PositiveFloat = 3.0
     """CPU time a program may use: this decides, so that load does not change verdicts."""
-    wall_seconds: PositiveFloat = 30.0
-    """Wall time, only to catch programs that sleep."""
+    wall_seconds: PositiveFloat = 9.0
+    """Wall time, only to catch programs that sleep: waiting for a busy CPU does not count."""
     memory_mb: Positive = 1024
     """Memory a program may use, in MiB."""
     workers: Positive = 2

@@ -42,7 +42,7 @@ class Limits:
     """What one program may use. CPU time decides; wall time only ends programs that sleep."""
 
     cpu_seconds: float = 3.0
-    wall_seconds: float = 30.0
+    wall_seconds: float = 9.0
     memory_mb: int = 1024
     output_kb: int = 64
     """Kept of stdout and of stderr; a program that prints 128 times as much is stopped (`output_limit`)."""

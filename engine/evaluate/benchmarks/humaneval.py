@@ -101,12 +101,12 @@ def demand_fields(row: Any, place: str, fields: tuple[str, ...] = FIELDS) -> Non
 
 
 def _task(row: Any, place: str) -> Task:
-    demand_fields(row, place)
-    if "suffix" in row:
+    if isinstance(row, dict) and "suffix" in row:
         raise WishError(
             f"{place}: the task has a `suffix`, so it asks for infilling, not for HumanEval's completion",
             "name the benchmark infilling, or give a file whose programs are prompt + completion",
         )
+    demand_fields(row, place)
     return Task(
         id=row["task_id"],
         prompt=row["prompt"],

@@ -14,10 +14,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from engine.config import Evaluate
 from engine.errors import TemperError, WishError
 from engine.evaluate import Court, Summary, evaluate, texts
 from engine.evaluate import judge as judging
@@ -77,7 +78,7 @@ def whole(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_figures_are_those_of_the_oracle(small: Path, whole: Path) -> None:
     tasks = humaneval.load(str(small))
     right = [
-        [item.request.seed % 7 > 3 for item in plan([task], "humaneval", oracle.settings(), None)]
+        [item.request.seed % 7 > 3 for item in plan([task], oracle.settings(), oracle.as_is)]
         for task in tasks
     ]
     summary = json.loads((whole / "summary.json").read_text())
@@ -267,4 +268,5 @@ def test_texts_for_decontamination_cover_both_held_out_splits() -> None:
     held_out = texts("basics")
     tasks = [task for split in ("validation", "test") for task in find("basics").load(None, split=split)]
     assert set(held_out) == {task.prompt + task.reference for task in tasks}
-    assert set(BENCHMARKS) == {"basics", "humaneval"}
+    named = get_args(get_args(Evaluate.model_fields["benchmark"].annotation)[0])
+    assert set(named) == set(BENCHMARKS), "a run file can name each, and no other"
