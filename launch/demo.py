@@ -173,6 +173,9 @@ class Demo:
         print(f"\n{'':7}{'pass@1 on ' + GROUP:>24}{'pass@10':>9}{BESIDE:>10}{'seconds':>9}  bar")
         for line in lines:
             print(line.text(self.seconds))
+        print(
+            f"{BESIDE}: operations that no training row has; models this small are not expected to solve them"
+        )
         print(f"\n{report} and {summary}, {self.seconds['all']:.0f} s in all")
         missed = [line.stage.name for line in lines if not line.cleared]
         if missed:

@@ -122,7 +122,7 @@ def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.rstrip("\r\n"))
         except json.JSONDecodeError as error:
             raise WishError(
                 f"{file}:{number} is not JSON ({error.msg} at column {error.colno}): {line.strip()[:60]!r}",

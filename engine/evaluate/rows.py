@@ -68,7 +68,7 @@ def _no_hub_id(name: str) -> bool:
 
 def _parse(line: str, place: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         raise WishError(
             f"{place}: not JSON ({error.msg} at column {error.colno})", "mend or remove the line"

@@ -73,7 +73,9 @@ class Stage:
     @property
     def training_seconds(self) -> float | None:
         """Wall time of training, where the run left word of it."""
-        seconds = self.outcome.get("seconds") or (self.series("seconds") or [(0, 0.0)])[-1][1]
+        # The outcome is the last attempt's; what is logged adds up over all of them, start-up left out.
+        logged = (self.series("seconds") or [(0, 0.0)])[-1][1]
+        seconds = max(self.outcome.get("seconds") or 0.0, logged)
         return round(seconds, 1) if seconds else None
 
 
