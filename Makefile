@@ -11,13 +11,12 @@ TEMPER_DATA ?= $(abspath ../shared/data)
 endif
 export TEMPER_DATA
 
-.PHONY: help setup demo test test-slow check format docs clean
+.PHONY: help setup demo test check format docs clean
 
 help:
 	@echo 'make setup      create $(VENV) and install the exact versions of constraints.txt'
 	@echo 'make demo       fine-tune the embedded model, full and QLoRA, and prove the gain (minutes, CPU only)'
 	@echo 'make test       the test suite'
-	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make check      lint, format, types, import walls'
 	@echo 'make format     apply lint fixes and format'
 	@echo 'make docs       write docs/reference from the schema'
@@ -40,9 +39,6 @@ demo: setup
 
 test: setup
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q $(ARGS)
-
-test-slow: setup
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -q -m 'slow' $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
