@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from engine.errors import WishError
+from engine.evaluate.benchmarks.tasks import collect
 from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Task
 from engine.sandbox import Program
@@ -31,19 +32,8 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     """
     if split not in ("test", "validation"):
         raise WishError(f"HumanEval has no split {split!r}", "leave the split at test")
-    tasks: dict[str, Task] = {}
-    for place, row in from_file_or_hub(source, HUB_ID):
-        task = _task(row, place)
-        if task.id in tasks:
-            raise WishError(
-                f"{place}: task_id {task.id!r} was seen before", "give each task an id of its own"
-            )
-        tasks[task.id] = task
-        if limit is not None and len(tasks) == limit:
-            break
-    if not tasks:
-        raise WishError(f"{source or HUB_ID} holds no task", "name a file with one JSON object a line")
-    return list(tasks.values())
+    found = ((place, _task(row, place)) for place, row in from_file_or_hub(source, HUB_ID))
+    return collect(found, limit=limit, source=source or HUB_ID)
 
 
 def prompt(task: Task) -> str:

@@ -7,6 +7,7 @@ import builtins
 from typing import Any
 
 from engine.errors import WishError
+from engine.evaluate.benchmarks.tasks import collect
 from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Task
 from engine.sandbox import Call, Program
@@ -39,23 +40,11 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     if split not in SPLITS:
         raise WishError(f"MBPP has no split {split!r}", f"choose one of {', '.join(SPLITS)}")
     first, last = SPLITS[split]
-    tasks: dict[str, Task] = {}
-    for place, row in from_file_or_hub(
-        source, HUB_ID, split="+".join(ON_THE_HUB) if split == "all" else split
-    ):
-        task = _task(row, place)
-        if task.id in tasks:
-            raise WishError(f"{place}: task_id {task.id} was seen before", "give each task an id of its own")
-        if first <= row["task_id"] <= last:
-            tasks[task.id] = task
-        if limit is not None and len(tasks) == limit:
-            break
-    if not tasks:
-        raise WishError(
-            f"{source or HUB_ID} holds no task of the split {split} (task_id {first} to {last})",
-            "name another split, or a file that has it",
-        )
-    return list(tasks.values())
+    rows = from_file_or_hub(source, HUB_ID, split="+".join(ON_THE_HUB) if split == "all" else split)
+    found = ((row["task_id"], place, task) for place, row in rows for task in [_task(row, place)])
+    wanted = ((place, task) for number, place, task in found if first <= number <= last)
+    span = f"the split {split} (task_id {first} to {last}) of {source or HUB_ID}"
+    return collect(wanted, limit=limit, source=span)
 
 
 def prompt(task: Task) -> str:

@@ -89,7 +89,7 @@ def test_objects_of_the_programs_own_class_stay_inside(tmp_path: Path) -> None:
         ({"task_id": 11}, "text, code, test_list missing or of another type"),
         (ROW | {"test_list": ["assert other(1) == 2"]}, "no test calls a function of the reference"),
         (ROW | {"code": "def halve(n:"}, "a test cannot be read"),
-        (ROW | {"task_id": 999}, "holds no task of the split test"),
+        (ROW | {"task_id": 999}, r"the split test \(task_id 11 to 510\) of .* holds no task"),
     ],
 )
 def test_rows_that_are_no_task(tmp_path: Path, row: Any, message: str) -> None:
@@ -98,5 +98,5 @@ def test_rows_that_are_no_task(tmp_path: Path, row: Any, message: str) -> None:
 
 
 def test_an_id_seen_twice(tmp_path: Path) -> None:
-    with pytest.raises(WishError, match=":2: task_id MBPP/11 was seen before"):
+    with pytest.raises(WishError, match=":2: task_id 'MBPP/11' was seen before"):
         mbpp.load(write(tmp_path, ROW, ROW))
