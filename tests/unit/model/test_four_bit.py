@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from engine.config import Run
 from engine.model import adapt, load_model
-
-pytest.importorskip("bitsandbytes")
 
 
 def test_gradients_after_an_evaluation_forward_are_those_before_it(tmp_path: Path) -> None:

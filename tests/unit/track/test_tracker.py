@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.config import Track
 from engine.errors import WishError
@@ -25,14 +26,12 @@ class Clock:
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_tensorboard_gets_numbers_and_forgets_what_is_run_again(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     with Tracker(tmp_path, Track(tensorboard=True)) as tracker:
         for step in (1, 2, 3):
             tracker.log(
