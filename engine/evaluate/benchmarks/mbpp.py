@@ -123,7 +123,7 @@ def _calls(setup: str, tests: list[str]) -> tuple[Call, ...]:
     for test in tests:
         statement = ast.parse(test).body[0]
         compared = statement.test if isinstance(statement, ast.Assert) else None
-        if not isinstance(compared, ast.Compare) or not isinstance(compared.ops[0], ast.Eq):
+        if not isinstance(compared, ast.Compare) or [type(op) for op in compared.ops] != [ast.Eq]:
             raise ValueError(f"{test!r} is not an equality")
         expected = ast.literal_eval(compared.comparators[0])
         calls.append(Call(f"{setup}\n{ast.unparse(compared.left)}", expected))
