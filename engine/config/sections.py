@@ -231,6 +231,11 @@ class Sandbox(Section):
 
     level: Literal["full", "user", "process"] | None = None
     """Least isolation accepted; empty: the best this kernel grants, which is named in every result."""
+    mode: Literal["reused", "fresh"] = "reused"
+    """`reused`: a worker's jail is proven clean after each program, or built again; `fresh`: namespaces of its own for
+    each program, at about twice the cost."""
+    preload: tuple[str, ...] = ()
+    """Modules of this environment that programs may import besides the standard library, such as numpy."""
     cpu_seconds: PositiveFloat = 3.0
     """CPU time a program may use: this decides, so that load does not change verdicts."""
     wall_seconds: PositiveFloat = 9.0

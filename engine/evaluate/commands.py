@@ -18,7 +18,7 @@ from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import write_lines
 from engine.evaluate.score import Score
 from engine.evaluate.score import score as score_samples
-from engine.sandbox import Limits
+from engine.sandbox import MODES, Limits
 
 NAME = click.Choice(list(BENCHMARKS))
 
@@ -51,6 +51,10 @@ def court_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Programs run side by side."),
         click.option("--level", type=click.Choice(["full", "user", "process"]),
                      help="Least isolation accepted.  [default: the best this kernel grants]"),
+        click.option("--mode", type=click.Choice(MODES), default="reused", show_default=True,
+                     help="A jail cleaned between programs, or a fresh one for each."),
+        click.option("--preload", multiple=True, metavar="MODULE",
+                     help="A module programs may import besides the standard library; may be repeated."),
         click.option("--cpu-seconds", type=click.FloatRange(0, min_open=True), default=default.cpu_seconds,
                      show_default=True, help="CPU time of one program: this limit decides."),
         click.option("--wall-seconds", type=click.FloatRange(0, min_open=True), default=default.wall_seconds,
@@ -63,9 +67,8 @@ def court_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _court(workers: int, level: str | None, cpu_seconds: float, wall_seconds: float, memory_mb: int) -> Court:
-    limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=wall_seconds, memory_mb=memory_mb)
-    return Court(limits, level, workers)
+def _court(*, workers: int, level: str | None, mode: str, preload: tuple[str, ...], **limits: Any) -> Court:
+    return Court(Limits(**limits), level, workers, mode, preload)
 
 
 @click.command()

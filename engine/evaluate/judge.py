@@ -19,6 +19,10 @@ class Court:
     level: str | None = None
     """Least isolation accepted; None: the best this kernel grants."""
     workers: int = 2
+    mode: str = "reused"
+    """Whether programs share a jail that is cleaned between them, or each has a fresh one."""
+    preload: tuple[str, ...] = ()
+    """Modules programs may import besides the standard library's."""
 
 
 def judge(count: int, program: Callable[[int], Program], court: Court) -> Iterator[tuple[int, Verdict]]:
@@ -39,7 +43,7 @@ def judge(count: int, program: Callable[[int], Program], court: Court) -> Iterat
     if not count:
         return
     waiting = list(range(count))
-    with Pool(workers=court.workers, level=court.level) as pool:
+    with Pool(court.workers, court.level, mode=court.mode, preload=court.preload) as pool:
         for attempt in range(1, ATTEMPTS + 1):
             failed: list[int] = []
             verdicts = pool.run_many(map(program, waiting), court.limits)

@@ -129,7 +129,7 @@ def _merge(job: Job) -> dict[str, Generation]:
 def _execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[str, dict[str, Any]]:
     """Judge every answer not judged yet; returns the verdict records by the item's key."""
     court = job.settings.court
-    terms = [asdict(court.limits), court.level, EXTRACT_VERSION, fingerprint(job.tasks)]
+    terms = [asdict(court.limits), court.level, court.preload, EXTRACT_VERSION, fingerprint(job.tasks)]
     cases = {_hash(item.key, terms): item for item in job.items}
     found = {
         record["case"]: record for record in journal.read(job.place.verdicts) if record.get("case") in cases

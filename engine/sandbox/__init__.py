@@ -3,6 +3,19 @@
 from .pool import Pool
 from .probe import Probe, probe
 from .run import run
-from .verdict import LEVELS, VERDICTS, Call, Limits, Program, Verdict
+from .verdict import LEVELS, MODES, VERDICTS, Call, File, Limits, Program, Verdict
 
-__all__ = ["LEVELS", "VERDICTS", "Call", "Limits", "Pool", "Probe", "Program", "Verdict", "probe", "run"]
+__all__ = [
+    "LEVELS",
+    "MODES",
+    "VERDICTS",
+    "Call",
+    "File",
+    "Limits",
+    "Pool",
+    "Probe",
+    "Program",
+    "Verdict",
+    "probe",
+    "run",
+]

@@ -27,6 +27,10 @@ class Group:
 
     def __init__(self, memory: Path, pids: Path, version: int) -> None:
         self.memory, self.pids, self.version = memory, pids, version
+        name = "memory.events" if version == 2 else "memory.oom_control"
+        # kept open: they are read after every program
+        self._oom = os.open(memory / name, os.O_RDONLY | os.O_CLOEXEC)
+        self._forks = os.open(pids / "pids.events", os.O_RDONLY | os.O_CLOEXEC)
 
     def add(self, pid: int) -> None:
         for folder in {self.memory, self.pids}:
@@ -53,10 +57,11 @@ class Group:
                 raise
 
     def events(self) -> Events:
-        name = "memory.events" if self.version == 2 else "memory.oom_control"
-        return Events(_field(self.memory / name, "oom_kill"), _field(self.pids / "pids.events", "max"))
+        return Events(_field(self._oom, b"oom_kill"), _field(self._forks, b"max"))
 
     def close(self) -> None:
+        os.close(self._oom)
+        os.close(self._forks)
         for folder in {self.memory, self.pids}:
             _remove(folder)
 
@@ -87,10 +92,10 @@ def remove_of(worker: int) -> None:
                 _remove(folder)
 
 
-def _field(path: Path, name: str) -> int:
+def _field(file: int, name: bytes) -> int:
     with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text().splitlines():
-            key, _, value = line.partition(" ")
+        for line in os.pread(file, 4096, 0).splitlines():
+            key, _, value = line.partition(b" ")
             if key == name:
                 return int(value)
     return 0

@@ -18,6 +18,7 @@ from typing import Any
 MAX_BYTES = 8 << 20
 MAX_DEPTH = 150
 FLOAT_TOLERANCE = 1e-9
+_SHOWN = 600
 
 _SIZED: dict[type, bytes] = {str: b"s", bytes: b"b", bytearray: b"a"}
 _SEQUENCES: dict[type, bytes] = {list: b"l", tuple: b"t"}
@@ -240,3 +241,13 @@ def _build(stream: Iterator[tuple[int, Any]], depth: int, room: int) -> Any:
     if tag == ord("d"):
         return {_build(stream, depth + 1, room): _build(stream, depth + 1, room) for _ in range(payload)}
     return _CONTAINERS[tag]([_build(stream, depth + 1, room) for _ in range(payload)])
+
+
+def shown(data: bytes) -> str:
+    """A short value in words; a long one only by its size, since a stranger chose it."""
+    if len(data) > _SHOWN:
+        return f"a value of {len(data)} bytes"
+    try:
+        return repr(decode(data))
+    except Malformed:
+        return "what is not a value"

@@ -1,11 +1,14 @@
-"""The sandbox's verbs: run one file, or probe what this machine can isolate."""
+"""The sandbox's verbs: run one file, serve many, or probe what this machine can isolate."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,9 +16,13 @@ from ..errors import WishError
 from .probe import Probe
 from .probe import probe as probe_machine
 from .run import run as run_program
-from .verdict import LEVELS, Limits, Program, Verdict
+from .serve.options import CEILING, Options, take_token
+from .serve.server import serve as serve_programs
+from .verdict import LEVELS, MODES, Limits, Program, Verdict
 
 _DEFAULTS = Limits()
+_SERVED = Options()
+_CEILINGS = ("cpu_seconds", "wall_seconds", "memory_mb", "processes", "disk_mb", "output_kb")
 
 
 @click.group()
@@ -98,3 +105,44 @@ def _table(found: Probe) -> str:
         if problem:
             lines.append(f"  {'':8} needs {found.needs[level]}")
     return "\n".join(lines)
+
+
+def _option(
+    name: str, default: str | float, text: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(f"--{name}", type=type(default), default=default, show_default=True, help=text)
+
+
+@sandbox.command()
+@_option("host", _SERVED.host, "Any but this machine's own needs a token.")
+@_option("port", _SERVED.port, "0 takes any free port.")
+@_option("workers", _SERVED.workers, "Programs that run at a time; 0 is one a CPU.")
+@click.option("--level", type=click.Choice(LEVELS), help="Weakest isolation that will do.")
+@click.option(
+    "--mode", type=click.Choice(MODES), default=_SERVED.mode, show_default=True, help="Jails of programs."
+)
+@click.option(
+    "--preload", multiple=True, metavar="MODULE", help="Import this once for all programs; repeatable."
+)
+@_option("cpu-seconds", CEILING.cpu_seconds, "Most that a client gets.")
+@_option("wall-seconds", CEILING.wall_seconds, "Most that a client gets.")
+@_option("memory-mb", CEILING.memory_mb, "Most that a client gets.")
+@_option("processes", CEILING.processes, "Most that a client gets.")
+@_option("disk-mb", CEILING.disk_mb, "Scratch of each program.")
+@_option("output-kb", CEILING.output_kb, "Kept of a program's stdout, and of its stderr.")
+@_option("queue", _SERVED.queue, "Programs that may wait; the next ones are answered 429.")
+@_option("body-mb", _SERVED.body_mb, "Largest request.")
+@_option("drain-seconds", _SERVED.drain_seconds, "Time to finish what was admitted before a stop.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the token that clients send; TEMPER_SANDBOX_TOKEN in the environment does the same.",
+)
+def serve(token_file: Path | None, **asked: Any) -> None:
+    """Judge programs over HTTP, for reward functions and other tools.
+
+    POST /run_code takes SandboxFusion's requests, /test_program open-instruct's, /judge and /run_batch our own.
+    """
+    limits = {name: asked.pop(name) for name in _CEILINGS}
+    token = take_token(token_file, os.environ)
+    serve_programs(Options(ceiling=replace(CEILING, **limits), token=token, **asked))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import kernel, seccomp
@@ -48,6 +49,9 @@ _KEPT_CAPABILITIES = (
     kernel.CAP_SETUID,
     kernel.CAP_SYS_PTRACE,
 )
+_SPACES = (
+    kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+)
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -57,10 +61,26 @@ class Shape:
 
     level: str
     disk_mb: int
-    two_users: bool
+    two_users: bool = False
     """Whether the caller may map a second user, so that programs run under another one than their keeper."""
+    fresh: bool = False
+    """Whether each program gets namespaces of its own, below those of the jail."""
+    shown: tuple[str, ...] = ()
+    """Folders programs may read besides Python's and the system's libraries: packages, toolchains."""
+    preload: tuple[str, ...] = ()
+    """Modules imported once, before any program."""
     scratch: str = SCRATCH
     """Where programs may write; another path only where there is no mount namespace to give them their own /tmp."""
+
+    def pack(self) -> bytes:
+        """As bytes for the process that is to build it."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def read(cls, data: bytes) -> Shape:
+        """What `pack` wrote."""
+        values = json.loads(data)
+        return cls(**{**values, "shown": tuple(values["shown"]), "preload": tuple(values["preload"])})
 
 
 def enter_namespaces(shape: Shape, ask_for_maps: Callable[[], None]) -> None:
@@ -77,8 +97,7 @@ def enter_namespaces(shape: Shape, ask_for_maps: Callable[[], None]) -> None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{INSIDE_UID} {outer_uid} 1")
         Path("/proc/self/gid_map").write_text(f"{INSIDE_UID} {outer_gid} 1")
-    spaces = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC
-    kernel.unshare(spaces | kernel.CLONE_NEWUTS)
+    kernel.unshare(_SPACES)
     with contextlib.suppress(OSError):  # cgroups may be absent; nothing below needs their namespace
         kernel.unshare(kernel.CLONE_NEWCGROUP)
     child = os.fork()
@@ -95,6 +114,9 @@ def enter_namespaces(shape: Shape, ask_for_maps: Callable[[], None]) -> None:
 
 def give_up_rights(shape: Shape) -> None:
     """Drop what building needed and put the filter on; what stays serves only to end programs and wipe scratch."""
+    if shape.fresh:
+        _become_the_programs_user(shape)
+        return  # the filter would forbid the namespaces this process has yet to make
     kernel.limit_capabilities(_KEPT_CAPABILITIES if shape.two_users else ())
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
@@ -102,6 +124,44 @@ def give_up_rights(shape: Shape) -> None:
     # PID 1 is immune to signals from inside as long as it has no handler for them
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     seccomp.install(seccomp.jail_filter(memory_files=shape.level == "full"))
+
+
+def _become_the_programs_user(shape: Shape) -> None:
+    """Where every program has namespaces of its own, none can see this process, which so needs no other user."""
+    if shape.two_users:
+        os.setresgid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
+        os.setresuid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
+    kernel.limit_capabilities(())
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.set_dumpable()  # what it starts must write its own user map
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def start_room() -> int:
+    """Fork into new namespaces of every kind below this jail's: 0 in the child, which is PID 1 there."""
+    return kernel.clone(kernel.CLONE_NEWUSER | kernel.CLONE_NEWCGROUP | _SPACES)
+
+
+def move_in(shape: Shape, filter_code: bytes) -> None:
+    """In the new room: a scratch folder, /proc and loopback of its own, then no right and the filter on."""
+    os.setsid()
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{INSIDE_UID} {INSIDE_UID} 1"),
+        ("gid_map", f"{INSIDE_UID} {INSIDE_UID} 1"),
+    ):
+        file = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        os.write(file, text.encode())
+        os.close(file)
+    _mount_scratch(SCRATCH, shape)
+    os.chdir(SCRATCH)
+    _mount_proc("/proc")
+    _raise_loopback()
+    kernel.drop_all_capabilities()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    seccomp.install(filter_code)
 
 
 def _be_the_shell(child: int) -> None:
@@ -114,7 +174,7 @@ def _be_the_shell(child: int) -> None:
 
 def _build_tree(shape: Shape) -> None:
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    sources = visible_folders()
+    sources = visible_folders(shape.shown)
     root = _mount_point(sources)
     kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=4m")
     for folder in ("proc", "dev", "etc", "var", SCRATCH.lstrip("/")):
@@ -130,16 +190,20 @@ def _build_tree(shape: Shape) -> None:
     for name in _DEVICES:
         Path(root, "dev", name).touch()
         kernel.mount(f"/dev/{name}", f"{root}/dev/{name}", None, kernel.MS_BIND)
-    _mount_proc(f"{root}/proc")
-    options = f"mode=1777,size={shape.disk_mb}m,nr_inodes={SCRATCH_INODES}"
-    kernel.mount("tmpfs", f"{root}{SCRATCH}", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    _mount_proc(f"{root}/proc", writable=shape.fresh)
+    _mount_scratch(f"{root}{SCRATCH}", shape)
     _swap_root(root)
 
 
-def visible_folders() -> list[str]:
-    """What a Python program may see of the host, at the same paths inside; no folder twice."""
+def _mount_scratch(target: str, shape: Shape) -> None:
+    options = f"mode=1777,size={shape.disk_mb}m,nr_inodes={SCRATCH_INODES}"
+    kernel.mount("tmpfs", target, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+
+
+def visible_folders(shown: Iterable[str] = ()) -> list[str]:
+    """What a program may see of the host, at the same paths inside; no folder twice."""
     chosen: list[str] = []
-    for path in sorted({*_SYSTEM_FOLDERS, sys.base_prefix, sys.base_exec_prefix}):
+    for path in sorted({*_SYSTEM_FOLDERS, sys.base_prefix, sys.base_exec_prefix, *shown}):
         inside_another = any(path.startswith(other + "/") for other in chosen if not os.path.islink(other))
         if os.path.exists(path) and not inside_another:
             chosen.append(path)
@@ -184,9 +248,11 @@ def _make_read_only(target: str) -> None:
     kernel.mount("none", target, None, wanted | locked)
 
 
-def _mount_proc(target: str) -> None:
+def _mount_proc(target: str, *, writable: bool = False) -> None:
     """Mount the private /proc as narrow as the kernel lets it; an outer container may allow none at all."""
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_RDONLY
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    if not writable:
+        flags |= kernel.MS_RDONLY
     for options in _PROC_OPTIONS:
         with contextlib.suppress(OSError):
             kernel.mount("proc", target, "proc", flags, options)

@@ -1,4 +1,4 @@
-"""The judge's process: runs a test's `check` against a proxy of the candidate, which lives in another jail.
+"""The judge's process: runs each test's `check` against a proxy of the candidate, which lives in another jail.
 
 What comes over the channel was written by a stranger: it is rebuilt as plain data by a bounded decoder, or the verdict
 is `wrong`. The judge is itself jailed, limited and killable, and it alone says whether the test passed.
@@ -6,18 +6,28 @@ is `wrong`. The judge is itself jailed, limited and killable, and it alone says 
 
 from __future__ import annotations
 
+import array
 import builtins
 import marshal
+import os
+import random
+import signal
+import socket
 import sys
 import types
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from . import codec, wire
-from .verdict import Failure, one_line
+from .ahead import Ahead, same_call
+from .verdict import Failure, Limits, one_line
 
-CHANNEL, JOB, RESULT = 3, 4, 5
+JUDGE_LIMITS = Limits(cpu_seconds=10.0, memory_mb=1024, processes=16, disk_mb=8)
+"""What one trial may use; a test that takes more is at fault itself, or was handed values made to hurt it."""
+_LINK = 3
+_RECURSION = sys.getrecursionlimit()
 
 
 class _Settled(BaseException):
@@ -33,11 +43,31 @@ class Ruling:
 
 
 def main() -> int:
-    with open(JOB, "rb") as file:
-        job = marshal.loads(file.read())
-    ruling = Trial(job).run()
-    wire.send(RESULT, b"J", codec.encode([ruling.verdict, ruling.detail]))
+    """Hold one trial after another, until the worker closes its end of the link."""
+    link = socket.socket(fileno=_LINK)
+    while rights := _next_trial(link):
+        job, channel = rights
+        with open(job, "rb") as file:
+            trial = Trial(marshal.loads(file.read()), channel)
+        # Nothing is installed for this signal: a test over its time ends the process, and the worker sees by what.
+        signal.setitimer(signal.ITIMER_PROF, JUDGE_LIMITS.cpu_seconds)
+        random.seed()
+        ruling = trial.run()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        link.send(codec.encode([ruling.verdict, ruling.detail]))
+        os.close(channel)
+        sys.setrecursionlimit(_RECURSION)
+        sys.modules.pop("test", None)
     return 0
+
+
+def _next_trial(link: socket.socket) -> tuple[int, int] | None:
+    """The descriptors of the next trial's job and of the channel to its program."""
+    data, ancillary, _, _ = link.recvmsg(16, 64)
+    if not data:
+        return None
+    job, channel = array.array("i", ancillary[0][2])
+    return job, channel
 
 
 class _Names(dict):
@@ -53,9 +83,14 @@ class _Names(dict):
 
 
 class Trial:
-    def __init__(self, job: dict) -> None:
+    """One test of one program."""
+
+    def __init__(self, job: dict, channel: int) -> None:
         self.job = job
+        self.channel = channel
         self.inbox = wire.Inbox()
+        self.ahead: deque[Ahead] = deque(marshal.loads(job["ahead"]) if job["ahead"] else ())
+        """Calls the program answers unasked; their answers are on the way, in this order."""
         self.helpers: dict | None = None
         self.ruling: Ruling | None = None
         self.raised: dict[int, tuple[BaseException, Failure]] = {}
@@ -71,6 +106,8 @@ class Trial:
             space["__builtins__"] = _Names(self)
             check = self._define(space)
             check(self._proxy(self.job["entry_point"]))
+            if self.ahead:
+                self._settle("again", "the test did not make the calls that were read off it")
         except _Settled:
             pass
         except BaseException as error:
@@ -113,7 +150,7 @@ class Trial:
 
     def _receive(self) -> wire.Frame:
         try:
-            frame = self.inbox.wait(CHANNEL)
+            frame = self.inbox.wait(self.channel)
         except codec.Malformed as error:
             self._settle("wrong", f"the program broke the protocol: {error}")
         if frame is None:
@@ -123,12 +160,14 @@ class Trial:
     def _ask(self, kind: bytes, question: object) -> wire.Frame:
         if self.ruling:
             raise _Settled
+        if self.ahead:
+            self._settle("again", "the test asks what was not read off it")
         try:
             body = codec.Encoder(lenient=True).encode(question)
         except ValueError as error:
             self._settle("infra", f"the test hands over what is not plain data: {error}")
         try:
-            wire.send(CHANNEL, kind, body)
+            wire.send(self.channel, kind, body)
         except OSError:
             self._settle("gone", "")
         return self._receive()
@@ -147,7 +186,11 @@ class Trial:
         return candidate
 
     def _call(self, name: str, arguments: list, named: dict) -> object:
-        frame = self._ask(b"C", [name, arguments, named])
+        if self.ahead and name == self.job["entry_point"] and same_call(arguments, named, self.ahead[0]):
+            self.ahead.popleft()
+            frame, arguments = self._receive(), []
+        else:
+            frame = self._ask(b"C", [name, arguments, named])
         if frame.kind == b"V":
             answer = self._decode(frame.body)
             if type(answer) is not list or len(answer) != 2 or type(answer[1]) is not list:

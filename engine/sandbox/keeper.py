@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from . import cgroup, jail, scratch
+from .case import Case
 from .verdict import Limits
 
 _ROOM = Path(__file__).resolve().parent
@@ -19,6 +21,8 @@ _START_SECONDS = 30.0
 _END_SECONDS = 5.0
 _OUTER_USERS = 1_879_048_192
 _FOLDER = "temper-sandbox"
+_OWN_PROCESSES = 4
+"""Most of a jail's own: its shell, its keeper, and a room's keeper where programs have rooms of their own."""
 _ZYGOTE_MB = 48
 """Memory of a jail's own interpreter, on top of what the program may use."""
 
@@ -39,6 +43,8 @@ def start_interpreter(module: str, descriptor: int, *, keep: tuple[int, ...] = (
     python = getattr(sys, "_base_executable", None) or sys.executable
     environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"}
     libraries = [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p.startswith(sys.base_prefix)]
+    # numeric libraries start threads of their own while they load, and a process with threads must not be forked
+    environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     if libraries:
         environment["LD_LIBRARY_PATH"] = ":".join(libraries)
     return subprocess.Popen(
@@ -73,9 +79,10 @@ class JailError(Exception):
 class Keeper:
     """A zygote in its jail, and the means to talk to it."""
 
-    def __init__(self, level: str, disk_mb: int) -> None:
-        self.level = level
-        self.disk_mb = disk_mb
+    def __init__(self, shape: jail.Shape) -> None:
+        self.level = level = shape.level
+        self.disk_mb = shape.disk_mb
+        self.shown = frozenset(shape.shown)
         self.group: cgroup.Group | None = None
         self.folder: str | None = None
         self.limited: tuple[int, int] | None = None
@@ -87,7 +94,7 @@ class Keeper:
             self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self.process = start_interpreter("zygote", theirs.fileno())
-            self._settle_in()
+            self._settle_in(shape)
         except OSError as error:
             self.close()
             raise JailError(str(error)) from None
@@ -96,15 +103,12 @@ class Keeper:
             raise
         self.seen = self.group.events() if self.group else cgroup.Events(0, 0)
 
-    def _settle_in(self) -> None:
+    def _settle_in(self, shape: jail.Shape) -> None:
         self.control.settimeout(_START_SECONDS)
         if self.group:
             self.group.add(self.process.pid)
-        two_users = self.level != "process" and os.geteuid() == 0
-        shape = {"level": self.level, "disk_mb": self.disk_mb, "two_users": two_users}
-        if self.folder:
-            shape["scratch"] = self.folder
-        self.control.send(_pack(shape))
+        shape = replace(shape, two_users=self.level != "process" and os.geteuid() == 0)
+        self.control.send((replace(shape, scratch=self.folder) if self.folder else shape).pack())
         while True:
             data = self.control.recv(1 << 16)
             if not data:
@@ -127,10 +131,10 @@ class Keeper:
             return str(error)
         return "written"
 
-    def run(self, serial: int, role: str, limits: Limits, fds: list[int]) -> None:
+    def run(self, serial: int, role: str, limits: Limits, fds: list[int], case: Case | None = None) -> None:
         """Order a program to be started on descriptors `fds` (0, 1, 2 ... of the program)."""
         if self.group and self.limited != (limits.memory_mb, limits.processes):
-            self.group.limit(limits.memory_mb + _ZYGOTE_MB, limits.processes + 2)
+            self.group.limit(limits.memory_mb + _ZYGOTE_MB, limits.processes + _OWN_PROCESSES)
             self.limited = (limits.memory_mb, limits.processes)
         # where a group counts memory, address space is only a backstop; elsewhere it is the limit itself
         space = limits.memory_mb * 3 // 2 + 512 if self.group else limits.memory_mb
@@ -140,9 +144,11 @@ class Keeper:
             "cpu_seconds": float(limits.cpu_seconds),
             "wall_seconds": float(limits.wall_seconds),
             "memory_mb": limits.memory_mb,
-            "address_space_mb": space,
+            # other languages' run times reserve addresses by the gigabyte and use few of them
+            "address_space_mb": 0 if case and case.command else space,
             "processes": limits.processes,
             "disk_mb": limits.disk_mb,
+            "collect": case.collect if case else (),
         }
         socket.send_fds(self.control, [_pack({"run": order})], fds)
 

@@ -40,6 +40,7 @@ CAP_KILL = 5
 CAP_SETGID = 6
 CAP_SETUID = 7
 CAP_SYS_PTRACE = 19
+_SIGCHLD = 17
 _CAP_VERSION_3 = 0x20080522
 _LAST_CAP = 63
 
@@ -63,10 +64,26 @@ def fork() -> int:
     return _check(_libc_keeping_gil.fork(), "fork")
 
 
+def clone(flags: int) -> int:
+    """fork with namespace flags, by the bare system call; the same care applies."""
+    number = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+    zero = ctypes.c_long(0)
+    call = _libc_keeping_gil.syscall
+    call.restype = ctypes.c_long
+    return _check(
+        call(ctypes.c_long(number), ctypes.c_long(flags | _SIGCHLD), zero, zero, zero, zero), "clone"
+    )
+
+
 def prctl(option: int, first: int = 0, second: int = 0) -> None:
     zero = ctypes.c_ulong(0)
     result = _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(first), ctypes.c_ulong(second), zero, zero)
     _check(result, f"prctl({option})")
+
+
+def set_dumpable() -> None:
+    """Let this process see its own /proc again, which changing the user took from it; bare, for the fork's hot path."""
+    _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def unshare(flags: int) -> None:
@@ -112,7 +129,15 @@ def limit_capabilities(kept: tuple[int, ...]) -> None:
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError:
         pass  # kernels before 4.3 have no ambient set, so there is nothing to clear
-    mask = sum(1 << c for c in kept)
+    _set_capabilities(sum(1 << c for c in kept))
+
+
+def drop_all_capabilities() -> None:
+    """Give up every capability this process holds now; with no_new_privs nothing brings one back."""
+    _set_capabilities(0)
+
+
+def _set_capabilities(mask: int) -> None:
     header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
     data = (ctypes.c_uint32 * 6)(mask, mask, 0, 0, 0, 0)
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import struct
+from collections.abc import Iterable
 
 from . import kernel
 from .jail import visible_folders
@@ -40,8 +41,8 @@ def check() -> None:
         raise OSError(38, "landlock of this kernel is too old (version 3 or newer is needed)")
 
 
-def enter(scratch: str) -> None:
-    """Confine this process: read Python and the system's libraries, write in `scratch`, nothing else."""
+def enter(scratch: str, shown: Iterable[str] = ()) -> None:
+    """Confine this process: read Python, the system's libraries and `shown`, write in `scratch`, nothing else."""
     newest = version()
     handled = _RIGHTS_BY_VERSION[min(newest, 5)]
     fields = [handled]
@@ -53,7 +54,7 @@ def enter(scratch: str) -> None:
     rules = kernel.syscall(
         _CREATE, ctypes.c_char_p(attributes), ctypes.c_size_t(len(attributes)), 0, what="landlock ruleset"
     )
-    for folder in visible_folders():
+    for folder in visible_folders(shown):
         _allow(rules, os.path.realpath(folder), _READ)
     _allow(rules, "/etc/ld.so.cache", _READ_FILE)
     for device in _DEVICES:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib.util
 import itertools
 import queue
 import select
 import socket
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 
 from ..errors import WishError
 from . import codec, wire
 from .case import Case, unpack_verdict
+from .foreign import Foreign
+from .judge import JUDGE_LIMITS
 from .keeper import start_interpreter
-from .session import JUDGE_LIMITS
-from .verdict import LEVELS, MOST_WALL, Limits, Program, Verdict
+from .verdict import LEVELS, MODES, MOST_WALL, Limits, Program, Verdict
+from .worker import Setup
 
 _TRUSTED_BYTES = 256 << 20
 _START_SECONDS = 120.0
@@ -40,16 +47,32 @@ class Pool:
         workers: how many programs run at a time.
         level: the weakest isolation that will do ("full", "user" or "process"); None takes the best there is.
         ceiling: the strongest isolation to try, for tests and for measuring what a weaker kernel would give.
+        mode: "reused" runs programs one after another in a worker's jail, which is proven clean between them or
+            built again; "fresh" gives each program namespaces, scratch and /proc of its own, at about twice the cost.
+            Level process has no namespaces to give, so it is never fresh.
+        preload: modules of this environment imported once for all programs ("numpy"); their packages can be read.
 
     Raises:
-        WishError: this kernel cannot give `level`, or gives no isolation at all.
+        WishError: this kernel cannot give `level`, or gives no isolation at all; or a module cannot be preloaded.
     """
 
-    def __init__(self, workers: int = 2, level: str | None = None, *, ceiling: str | None = None) -> None:
+    def __init__(
+        self,
+        workers: int = 2,
+        level: str | None = None,
+        *,
+        ceiling: str | None = None,
+        mode: str = "reused",
+        preload: tuple[str, ...] = (),
+    ) -> None:
         if workers < 1:
             raise WishError(f"a sandbox of {workers} workers runs nothing", "ask for at least 1")
-        self._levels = _levels_between(level, ceiling)
-        self._workers = [_Worker(self._levels) for _ in range(workers)]
+        if mode not in MODES:
+            raise WishError(f"there is no sandbox mode {mode!r}", f"use one of {', '.join(MODES)}")
+        self.mode = mode
+        levels = _levels_between(level, ceiling, mode)
+        setup = Setup(mode == "fresh", preload, packages_of(preload))
+        self._workers = [_Worker(levels, setup) for _ in range(workers)]
         try:
             for worker in self._workers:
                 worker.wait_until_open()
@@ -63,6 +86,7 @@ class Pool:
         for worker in self._workers:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+        self._foreign = Foreign(self.level, self._run_case)
 
     def run(self, program: Program, limits: Limits = _DEFAULT) -> Verdict:
         """One program's verdict; may be called from several threads."""
@@ -85,10 +109,34 @@ class Pool:
             for future in waiting:
                 future.cancel()
 
+    async def run_async(self, program: Program, limits: Limits = _DEFAULT) -> Verdict:
+        """As `run`, for callers on an event loop."""
+        return await asyncio.wrap_future(self._threads.submit(self._run, program, limits))
+
+    async def stream(self, programs: Iterable[Program], limits: Limits = _DEFAULT) -> AsyncIterator[Verdict]:
+        """As `run_many`, for callers on an event loop."""
+        waiting: deque[asyncio.Future[Verdict]] = deque()
+        source = iter(programs)
+        try:
+            while True:
+                for program in itertools.islice(source, _AHEAD * len(self._workers) - len(waiting)):
+                    waiting.append(asyncio.wrap_future(self._threads.submit(self._run, program, limits)))
+                if not waiting:
+                    return
+                yield await waiting.popleft()
+        finally:
+            for future in waiting:
+                future.cancel()
+
     def _run(self, program: Program, limits: Limits) -> Verdict:
+        if program.language != "python":
+            return self._foreign.run(program, limits)
+        return self._run_case(Case.of(program, limits))
+
+    def _run_case(self, case: Case) -> Verdict:
         """Run on any idle worker. One that dies is replaced and the program runs once more."""
-        request = Case.of(program, limits).pack()
-        patience = 2 * MOST_WALL * limits.wall_seconds + JUDGE_LIMITS.cpu_seconds + _GRACE_SECONDS
+        request = case.pack()
+        patience = 2 * MOST_WALL * case.limits.wall_seconds + JUDGE_LIMITS.cpu_seconds + _GRACE_SECONDS
         worker = self._idle.get()
         try:
             try:
@@ -125,20 +173,40 @@ class Pool:
         self.close()
 
 
-def _levels_between(weakest: str | None, strongest: str | None) -> list[str]:
+def packages_of(modules: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders that hold the named modules, the standard library's aside."""
+    folders = []
+    for name in modules:
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        if spec is None:
+            raise WishError(f"there is no module {name!r} to preload", "install it in this environment")
+        if spec.origin in (None, "built-in", "frozen") or name.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        place = Path(spec.origin or "")
+        folders.append(str(place.parent.parent if place.name == "__init__.py" else place.parent))
+    return tuple(dict.fromkeys(folders))
+
+
+def _levels_between(weakest: str | None, strongest: str | None, mode: str) -> list[str]:
     for name in (weakest, strongest):
         if name is not None and name not in LEVELS:
             raise WishError(f"there is no isolation level {name!r}", f"use one of {', '.join(LEVELS)}")
     first = LEVELS.index(strongest) if strongest else 0
     last = LEVELS.index(weakest) if weakest else len(LEVELS) - 1
-    return list(LEVELS[first : last + 1])
+    levels = [name for name in LEVELS[first : last + 1] if name != "process" or mode != "fresh"]
+    if not levels:
+        raise WishError(
+            "level process has no namespaces to make fresh for each program", "use mode reused, or level user"
+        )
+    return levels
 
 
 class _Worker:
     """A worker process as the pool sees it. Started by exec, so it carries nothing of this process's memory."""
 
-    def __init__(self, levels: list[str]) -> None:
+    def __init__(self, levels: list[str], setup: Setup) -> None:
         self.levels = levels
+        self.setup = setup
         self.level = ""
         self.problems: dict[str, str] = {}
         self._start()
@@ -148,7 +216,14 @@ class _Worker:
         self.link, theirs = socket.socketpair()
         with theirs:
             self.process = start_interpreter("worker", theirs.fileno())
-        hello = codec.encode({"levels": self.levels, "disk_mb": _DEFAULT.disk_mb, "after": after})
+        hello = codec.encode(
+            {
+                "levels": self.levels,
+                "disk_mb": _DEFAULT.disk_mb,
+                "after": after,
+                "setup": asdict(self.setup),
+            }
+        )
         wire.send(self.link.fileno(), b"O", hello)
 
     def wait_until_open(self) -> None:

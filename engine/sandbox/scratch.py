@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,38 @@ class Scratch:
             return False
         self._mark = self._look()
         return True
+
+
+@contextlib.contextmanager
+def collected(path: str, names: list[str]) -> Iterator[dict[str, int]]:
+    """Descriptors of those of the named files that are there and plain, without following any link on the way."""
+    files: dict[str, int] = {}
+    try:
+        for name in names:
+            with contextlib.suppress(OSError):
+                files[name] = _open_plain(path, name)
+        yield files
+    finally:
+        for fd in files.values():
+            os.close(fd)
+
+
+def _open_plain(path: str, name: str) -> int:
+    *folders, last = PurePosixPath(name).parts
+    place = os.open(path, _FOLDER)
+    try:
+        for folder in folders:
+            inner = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=place)
+            os.close(place)
+            place = inner
+        # not blocking: a named pipe would wait for its other end
+        file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
+    finally:
+        os.close(place)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(1, "not a plain file")
+    return file
 
 
 def empty(path: str) -> None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import ast
 import atexit
 import builtins
+import contextlib
 import importlib
 import linecache
 import marshal
 import os
+import socket
 import sys
 import threading
 import traceback
 import types
+from collections.abc import Sequence
 
-from . import codec, wire
+from . import codec, rehearsal, wire
+from .together import Tests
 
 CHANNEL, JOB = 3, 4
 FILE_NAME = "program.py"
@@ -48,21 +52,48 @@ def warm_up() -> None:
     quitter = importlib.import_module("_sitebuiltins").Quitter
     for name in ("exit", "quit"):
         setattr(builtins, name, quitter(name, "Ctrl-D (i.e. EOF)"))
-    exec(compile("def f(x):\n    return [y for y in x]\nassert f([1]) == [1]\n", FILE_NAME, "exec"), {})
     sys.argv[:] = [FILE_NAME]
+    for _ in range(rehearsal.TIMES):
+        rehearse()
+
+
+def rehearse() -> None:
+    """Serve one program as a fork will, to nobody."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        job = {"source": rehearsal.SOURCE, "calls": ["f([1, 2])"], "ahead": ("f", rehearsal.CALLS)}
+        _Served({**job, "form": "calls"}, ours.fileno()).run()
+        wire.send(theirs.fileno(), b"C", codec.encode(["f", [[1, 2.5, "a"]], {}]))
+        theirs.shutdown(socket.SHUT_WR)
+        _Served({**job, "form": "test"}, ours.fileno()).run()
+    del sys.modules["solution"]
 
 
 def main() -> int:
     """Run the job waiting on the job descriptor; the process's exit code."""
-    job = marshal.loads(_read_all(JOB))
+    job = marshal.loads(os.read(JOB, os.fstat(JOB).st_size))
+    try:
+        for name, data, executable in job["files"]:
+            _lay(name, data, executable)
+    except OSError as error:
+        tell_failure(CHANNEL, "load", error)
+        return 1
+    if job["form"] == "command":
+        os.close(JOB)
+        os.execve(job["command"][0], list(job["command"]), {**os.environ, **job["environment"]})
+    sys.argv += job["arguments"]
     if job["form"] == "script":
         return _run_script(job["source"])
     return _Served(job).run()
 
 
-def _read_all(fd: int) -> bytes:
-    with open(fd, "rb") as file:
-        return file.read()
+def _lay(name: str, data: bytes, executable: bool) -> None:
+    folder = os.path.dirname(name)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o755 if executable else 0o644)
+    with open(fd, "wb") as file:
+        file.write(data)
 
 
 def _compile(source: str) -> types.CodeType:
@@ -94,10 +125,12 @@ def _text_of(error: BaseException) -> str:
 class _Served:
     """A loaded module that evaluates calls: all of a list in order, or one by one for a judge."""
 
-    def __init__(self, job: dict) -> None:
+    def __init__(self, job: dict, channel: int = CHANNEL) -> None:
         self.job = job
+        self.channel = channel
         self.pid = _getpid()
         self.module = _make_module("solution")
+        self.tests = Tests(self.channel) if job["form"] == "together" else None
 
     def run(self) -> int:
         stage = "compile"
@@ -111,14 +144,23 @@ class _Served:
                 error, MemoryError | RecursionError | ValueError | SyntaxError
             ):
                 stage = "load"
-            tell_failure(CHANNEL, stage, error)
+            tell_failure(self.channel, stage, error)
             return 1
         self._leave_if_copied()
-        if self.job["form"] == "calls":
+        if self.tests:
+            self._run_tests(self.tests)
+        elif self.job["form"] == "calls":
             self._answer_list()
         else:
             self._answer_judge()
         return 0
+
+    def _run_tests(self, tests: Tests) -> None:
+        try:
+            tests.run(self.module)
+        except BaseException as error:
+            self._leave_if_copied()
+            tell_failure(self.channel, "test", error)
 
     def _leave_if_copied(self) -> None:
         """A fork the program made must not speak for it."""
@@ -138,9 +180,9 @@ class _Served:
                 kind, body = b"L", str(error).encode()
             except BaseException as error:
                 self._leave_if_copied()
-                tell_failure(CHANNEL, "call", error)
+                tell_failure(self.channel, "call", error)
                 return
-            wire.send(CHANNEL, kind, body)
+            wire.send(self.channel, kind, body)
 
     def _evaluate(self, expression: str) -> object:
         tree = ast.parse(expression, "<test>")
@@ -155,28 +197,33 @@ class _Served:
 
     def _answer_judge(self) -> None:
         """Serve a judge's requests: C to call a name, N to ask what a name is."""
-        inbox = wire.Inbox()
-        wire.send(CHANNEL, b"R")
-        while (frame := inbox.wait(CHANNEL)) is not None:
+        inbox, encoder = wire.Inbox(), codec.Encoder(lenient=True)
+        wire.send(self.channel, b"R")
+        name, ahead = self.job["ahead"]
+        for arguments, named in marshal.loads(ahead) if ahead else ():
+            self._answer(encoder, name, arguments, named, ())
+        while (frame := inbox.wait(self.channel)) is not None:
             if frame.kind == b"N":
-                wire.send(CHANNEL, b"N", codec.encode(self._describe(codec.decode(frame.body))))
+                wire.send(self.channel, b"N", codec.encode(self._describe(codec.decode(frame.body))))
             else:
-                self._answer_call(frame.body)
+                name, arguments, named = codec.decode(frame.body)
+                self._answer(encoder, name, arguments, named, arguments)
 
-    def _answer_call(self, body: bytes) -> None:
-        encoder = codec.Encoder(lenient=True)
+    def _answer(
+        self, encoder: codec.Encoder, name: str, arguments: list, named: dict, kept: Sequence[object]
+    ) -> None:
+        """Call and tell: the value, and what the call left in those of its arguments that the test has `kept`."""
         try:
-            name, arguments, named = codec.decode(body)
             value = self.module.__dict__[name](*arguments, **named)
             self._leave_if_copied()
-            wire.send(CHANNEL, b"V", encoder.encode([value, [_contents(a) for a in arguments]]))
+            wire.send(self.channel, b"V", encoder.encode([value, [_contents(a) for a in kept]]))
         except codec.NotPlain as error:
-            wire.send(CHANNEL, b"O", str(error).encode("utf-8", "replace"))
+            wire.send(self.channel, b"O", str(error).encode("utf-8", "replace"))
         except codec.TooLarge as error:
-            wire.send(CHANNEL, b"L", str(error).encode())
+            wire.send(self.channel, b"L", str(error).encode())
         except BaseException as error:
             self._leave_if_copied()
-            tell_failure(CHANNEL, "call", error)
+            tell_failure(self.channel, "call", error)
 
     def _describe(self, name: object) -> list:
         """What a name of the program is, for a test that uses it: [kind, detail]."""
@@ -211,6 +258,11 @@ def _run_script(source: str) -> int:
     """Run the source as `python FILE` would, to the very end; the end is told before the process leaves."""
     pid = _getpid()
     module = _make_module("__main__")
+    path = os.path.join(os.getcwd(), FILE_NAME)
+    with contextlib.suppress(UnicodeEncodeError):  # no file holds it; compiling it says why
+        _lay(path, source.encode("utf-8", "surrogateescape"), False)
+    module.__file__ = path
+    sys.path.insert(0, os.getcwd())
     linecache.cache[FILE_NAME] = (len(source), None, source.splitlines(keepends=True), FILE_NAME)
     stage, code = "compile", 0
     try:

@@ -27,12 +27,18 @@ VERDICTS = (
 LEVELS = ("full", "user", "process")
 """Isolation, strongest first: namespaces with a cgroup, namespaces alone, landlock and seccomp alone."""
 
+MODES = ("reused", "fresh")
+"""A jail cleaned between programs, or namespaces of its own for each."""
+
 OUTPUT_CAP_FACTOR = 128
 """A program may print this many times what is kept of its output before it is stopped (64 kB kept: 8 MB)."""
 
 MOST_WALL = 5.0
 """Waiting for a CPU does not count as wall time, up to this many times the limit."""
 
+
+MOST_FILES = 64
+"""Most files that can be collected from one program."""
 
 _MOST = {"cpu_seconds": 86_400, "wall_seconds": 86_400, "memory_mb": 1 << 24}
 
@@ -72,6 +78,15 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file given to a program or brought back from it. `name` is relative to the program's folder."""
+
+    name: str
+    data: bytes
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A program and how it is judged: by `test`, by `calls`, or (neither) as a script that must end well."""
 
@@ -84,6 +99,16 @@ class Program:
     context: str = ""
     """Trusted source (the benchmark's prompt) whose helper functions the test may use inside the judge. Without
     it a name the test does not define is asked of the tested process, which may answer as it likes."""
+    together: bool = False
+    """Run `test` in the program's own process, statement by statement: for tests that need its classes, or patch
+    it. Weaker than the judge apart, since a program that knows this sandbox could answer for the test."""
+    language: str = "python"
+    arguments: tuple[str, ...] = ()
+    """What a script finds after its own name in argv."""
+    files: tuple[File, ...] = ()
+    """Laid into the program's folder before it starts."""
+    collect: tuple[str, ...] = ()
+    """Names of files to bring back from the program's folder after its end; a name that is no plain file is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +126,13 @@ class Verdict:
     stdout: str = ""
     stderr: str = ""
     isolation: str = "none"
+    form: str = ""
+    """How it was judged: calls (values compared outside), test (in a judge apart), together (in the program's own
+    process), script (it came to its end) or command (another language)."""
+    files: tuple[File, ...] = ()
+    """What was to be collected and was there."""
+    toolchain: str = ""
+    """Version of the compiler or interpreter of a program that is not Python."""
 
     @property
     def passed(self) -> bool:
@@ -125,7 +157,7 @@ class Failure:
     """An exception that escaped the program, as its process told it: names and text only."""
 
     stage: str
-    """compile, load (running the module), call (a test's call) or script."""
+    """compile, load (running the module), call (a test's call), test (one that runs beside the program) or script."""
     classes: tuple[str, ...]
     """Names of the exception's class and its bases, most derived first."""
     text: str = ""
@@ -142,7 +174,7 @@ class Failure:
             return _ERRNO_VERDICTS[self.errno]
         if self.classes[:1] == ("RuntimeError",) and "start new thread" in self.text:
             return "process_limit"
-        if self.stage == "script" and "AssertionError" in self.classes:
+        if self.stage in ("script", "test") and "AssertionError" in self.classes:
             return "wrong"
         return "runtime_error"
 

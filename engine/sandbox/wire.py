@@ -21,9 +21,14 @@ class Frame:
     body: bytes
 
 
+def pack(kind: bytes, body: bytes = b"") -> bytes:
+    """One frame as bytes."""
+    return _header.pack(len(body), kind) + body
+
+
 def send(fd: int, kind: bytes, body: bytes = b"") -> None:
     """Write one frame, blocking until it is all out."""
-    data = memoryview(_header.pack(len(body), kind) + body)
+    data = memoryview(pack(kind, body))
     while data:
         data = data[os.write(fd, data) :]
 
@@ -50,6 +55,19 @@ class Inbox:
                 data = os.read(fd, _READ)
             except ConnectionResetError:
                 return None
+            if not data:
+                return None
+            self.buffer += data
+        return frame
+
+    def take(self, fd: int) -> Frame | None:
+        """As `wait`, but reads not one byte beyond the frame, so that what follows stays in the kernel."""
+        while (frame := self._take()) is None:
+            have = len(self.buffer)
+            size = _header.unpack_from(self.buffer)[0] if have >= _header.size else 0
+            if size > self.limit:
+                raise Malformed(f"a frame of {size} bytes is over the limit of {self.limit}")
+            data = os.read(fd, _header.size + size - have)
             if not data:
                 return None
             self.buffer += data

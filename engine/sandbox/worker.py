@@ -1,4 +1,4 @@
-"""One worker: keeps a jail for programs and one for judges, runs one program at a time and settles its verdict.
+"""One worker: keeps a jail for programs and one for a judge, runs one program at a time and settles its verdict.
 
 This process is the trusted middle. It runs no stranger's code, rebuilds no stranger's value, waits on no pipe a program
 can hold, and knows the expected values that programs never see.
@@ -6,18 +6,24 @@ can hold, and knows the expected values that programs never see.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
+from dataclasses import dataclass, replace
 
 from . import codec, wire
 from .case import Case, pack_verdict
+from .jail import Shape
+from .judge import JUDGE_LIMITS
 from .keeper import JailError, Keeper, clear_after
-from .session import JUDGE_LIMITS, Broken, Session
+from .session import Broken, Session
+from .sitting import Sitting
 from .verdict import Verdict
 
 _TRUSTED_FRAME = 256 << 20
 _LOOK_FOR_PARENT_MS = 2000
+_CLAIM = "\0temper-sandbox-cpu-{}-{}"
 
 
 def main(descriptor: int) -> None:
@@ -28,17 +34,37 @@ def main(descriptor: int) -> None:
     if hello is None:
         return
     request = codec.decode(hello.body)
+    claim = settle_on_a_cpu()
     if request["after"]:
         clear_after(request["after"])
-    worker = Worker(request["levels"], link)
+    setup = Setup(**request["setup"])
+    worker = Worker(setup, link)
     try:
-        wire.send(descriptor, b"H", codec.encode(worker.open(request["disk_mb"])))
+        wire.send(descriptor, b"H", codec.encode(worker.open(request["levels"], request["disk_mb"])))
         while (frame := _next_frame(link, inbox)) is not None:
             wire.send(descriptor, b"V", pack_verdict(worker.run(Case.unpack(frame.body))))
     except OSError:
         return  # the supervisor closed its end while it was being answered
     finally:
         worker.close()
+        claim.close()
+
+
+def settle_on_a_cpu() -> socket.socket:
+    """Stay on the CPU with the fewest workers, with all this process starts; the claim, to be held while it runs.
+
+    A program and its judge take turns: on one CPU a turn costs microseconds, across two it costs ten times that, and
+    a program that burns every core would take its neighbours' time. Claims are abstract sockets, which the kernel
+    lets go with their process.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    allowed = sorted(os.sched_getaffinity(0))
+    for cpu, place in ((cpu, place) for place in range(1000) for cpu in allowed):
+        with contextlib.suppress(OSError):
+            claim.bind(_CLAIM.format(cpu, place))
+            os.sched_setaffinity(0, {cpu})
+            break
+    return claim
 
 
 def _next_frame(link: socket.socket, inbox: wire.Inbox) -> wire.Frame | None:
@@ -52,23 +78,38 @@ def _next_frame(link: socket.socket, inbox: wire.Inbox) -> wire.Frame | None:
     return inbox.wait(link.fileno())
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a pool's jails are like, besides their level."""
+
+    fresh: bool
+    """Whether each program has namespaces of its own."""
+    preload: tuple[str, ...]
+    packages: tuple[str, ...]
+    """Folders the preloaded modules, and what they load later, come from."""
+
+
 class Worker:
-    def __init__(self, levels: list[str], link: socket.socket) -> None:
-        self.levels = levels
+    """One program at a time, in a jail that is kept from program to program."""
+
+    def __init__(self, setup: Setup, link: socket.socket) -> None:
+        self.setup = setup
         self.link = link
         self.level = ""
         self.keepers: dict[str, Keeper] = {}
+        self.sitting: Sitting | None = None
 
-    def open(self, disk_mb: int) -> dict:
+    def open(self, levels: list[str], disk_mb: int) -> dict:
         """Build the strongest jail of the asked levels; {"level", "problems"} (level "" when none can be had)."""
         problems = {}
-        for level in self.levels:
+        for level in levels:
             try:
-                self.keepers["solution"] = Keeper(level, disk_mb)
                 self.level = level
+                self.keepers["solution"] = self._build("solution", disk_mb)
                 break
             except JailError as error:
                 problems[level] = str(error)
+                self.level = ""
         return {"level": self.level, "problems": problems}
 
     def run(self, case: Case) -> Verdict:
@@ -83,24 +124,47 @@ class Worker:
             self.close()
             return Verdict("infra", f"the sandbox broke twice: {error}", isolation=self.level)
 
-    def _attempt(self, case: Case) -> Verdict:
-        solution = self._keeper("solution", case.limits.disk_mb)
-        judge = self._keeper("judge", JUDGE_LIMITS.disk_mb) if case.test is not None else None
-        session = Session(case, solution, judge, self.link)
+    def _attempt(self, case: Case, *, ahead: bool = True) -> Verdict:
+        shown = case.command.shown if case.command else ()
+        solution = self._keeper(case.jail, case.limits.disk_mb, shown)
+        judge = self._judge() if case.form == "test" else None
+        session = Session(case, solution, judge, self.link, ahead=ahead)
         verdict = session.run()
-        for role in session.spent:
-            self.keepers.pop(role).close()
-        return verdict
+        if session.spent:
+            self.keepers.pop(case.jail).close()
+        if session.judge_lost:
+            self.sitting = None
+            self.keepers.pop("judge").close()
+        return self._attempt(case, ahead=False) if session.again else verdict
 
-    def _keeper(self, role: str, disk_mb: int) -> Keeper:
+    def _judge(self) -> Sitting:
+        """The judge that sits, or a new one where it has ended or sat long enough."""
+        if self.sitting and self.sitting.spent:
+            self.sitting.close()
+            self.sitting = None
+        if self.sitting is None:
+            self.sitting = Sitting(self._keeper("judge", JUDGE_LIMITS.disk_mb))
+        return self.sitting
+
+    def _keeper(self, role: str, disk_mb: int, shown: tuple[str, ...] = ()) -> Keeper:
         keeper = self.keepers.get(role)
-        if keeper and keeper.disk_mb != disk_mb:
+        if keeper and (keeper.disk_mb != disk_mb or not keeper.shown.issuperset(shown)):
             self.keepers.pop(role).close()
             keeper = None
         if keeper is None:
-            keeper = self.keepers[role] = Keeper(self.level, disk_mb)
+            keeper = self.keepers[role] = self._build(role, disk_mb, shown)
         return keeper
 
+    def _build(self, role: str, disk_mb: int, shown: tuple[str, ...] = ()) -> Keeper:
+        """A jail: for Python programs, for the judge, for other languages' programs (tools) or their compilers."""
+        setup, shape = self.setup, Shape(self.level, disk_mb)
+        if role == "judge":
+            return Keeper(shape)
+        if role == "solution":
+            return Keeper(replace(shape, fresh=setup.fresh, shown=setup.packages, preload=setup.preload))
+        return Keeper(replace(shape, fresh=setup.fresh, shown=shown))
+
     def close(self) -> None:
+        self.sitting = None
         while self.keepers:
             self.keepers.popitem()[1].close()

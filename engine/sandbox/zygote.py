@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import random
+import re
 import resource
 import select
 import signal
 import socket
 import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import jail, judge, kernel, landlock, seccomp, solution
-from .scratch import Scratch
-from .verdict import MOST_WALL
+from . import eager, jail, judge, kernel, landlock, seccomp, solution
+from .scratch import Scratch, collected
+from .watch import Order, Watch
 
 _RESERVED = 16
 """Descriptors below this are kept taken, so that those a program is handed can be moved to 0, 1, 2 ... safely."""
@@ -35,56 +35,33 @@ _FIXED_LIMITS = {
     resource.RLIMIT_NICE: 0,
     resource.RLIMIT_RTPRIO: 0,
 }
-_CPUS = os.cpu_count() or 1
-_SHORTEST_LOOK = 0.02
-_LONGEST_LOOK = 0.1
+_LIMITED = (
+    *_FIXED_LIMITS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NPROC,
+)
 _MIB = 1 << 20
 _PACKET = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the worker asks of a zygote: start one program under these limits."""
-
-    serial: int
-    role: str
-    cpu_seconds: float
-    wall_seconds: float
-    memory_mb: int
-    address_space_mb: int
-    processes: int
-    disk_mb: int
-
-
-@dataclass(slots=True)
-class Watch:
-    """What was seen of a running program and its children."""
-
-    started: float
-    reason: str = ""
-    """Why it was ended: cpu, wall, memory, processes, or asked; empty when it ended by itself."""
-    crowded: bool = False
-    status: int | None = None
-    peak_kb: int = 0
-    cpu: float = 0.0
-    """CPU seconds by the last look: a process whose parent ignores its end leaves no trace in what is reaped."""
-    seen: dict[str, int] = field(default_factory=dict)
-    """CPU ticks of every process of the program, by the last look at it."""
-    reaped_cpu: float = field(default_factory=lambda: _reaped_cpu())
+_QUIET = re.compile(rb"\nTCP: inuse \d+ orphan 0 tw 0 ")
 
 
 def main(control_fd: int) -> None:
     """Enter the jail the worker describes, say how that went, and serve until the worker goes away."""
     control = socket.socket(fileno=control_fd)
-    shape = jail.Shape(**json.loads(control.recv(_PACKET)))
+    shape = jail.Shape.read(control.recv(_PACKET))
     try:
         zygote = Zygote(control, shape)
         zygote.enter()
-    except OSError as error:
-        control.send(_pack({"failed": str(error)}))
+    except Exception as error:  # also what a preloaded module raises
+        control.send(_pack({"failed": str(error) or type(error).__name__}))
         return
     control.send(_pack({"ready": True}))
-    zygote.serve()
+    if shape.fresh:
+        zygote.serve_rooms()
+    else:
+        zygote.serve()
 
 
 class Zygote:
@@ -92,20 +69,35 @@ class Zygote:
         self.control = control
         self.shape = shape
         self.namespaces = shape.level != "process"
+        self.keepers = 1 if shape.fresh or not shape.two_users else 0
+        """How many of the programs' user's processes are not the program's."""
         self.orphaned = False
         """The worker is gone: end what runs and leave."""
 
     def enter(self) -> None:
         solution.warm_up()
+        sys.path += self.shape.shown
+        for name in self.shape.preload:
+            importlib.import_module(name)
+        if len(os.listdir("/proc/self/task")) > 1:
+            raise OSError(11, f"preloading {', '.join(self.shape.preload)} started threads")
         if self.namespaces:
             jail.enter_namespaces(self.shape, self._ask_for_maps)
         else:
             landlock.check()
+        gc.collect()
+        gc.freeze()
+        if not self.shape.fresh:
+            self.copied_eagerly = eager.copy_eagerly(solution.rehearse)
         jail.give_up_rights(self.shape)
         self.scratch = Scratch(self.shape.scratch)
         self._clear_surroundings()
         self.trouble, self.tell_trouble = os.pipe()
         os.set_blocking(self.trouble, False)
+        self.sockets = -1
+        if self.namespaces:
+            with contextlib.suppress(OSError):
+                self.sockets = os.open("/proc/self/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
         self.base_kb = _status_kb("VmSize")
         gc.collect()
         gc.freeze()
@@ -120,7 +112,8 @@ class Zygote:
         os.environ.clear()
         home = self.shape.scratch
         os.environ.update(HOME=home, TMPDIR=home, PATH=f"{sys.base_prefix}/bin", LANG="C.UTF-8")
-        sys.path[:] = [path for path in sys.path if path.startswith(sys.base_prefix)]
+        shown = self.shape.shown
+        sys.path[:] = [path for path in sys.path if path.startswith(sys.base_prefix) or path in shown]
         null = os.open("/dev/null", os.O_RDWR)
         while null < _RESERVED - 1:
             null = os.dup(null)
@@ -129,7 +122,38 @@ class Zygote:
         for kind, value in _FIXED_LIMITS.items():
             _cap(kind, value)
 
-    def serve(self) -> None:
+    def serve_rooms(self) -> None:
+        """As `serve`, each program in a room of namespaces made for it, which a child keeps and serves once."""
+        code = seccomp.jail_filter(memory_files=self.shape.level == "full")
+        while self.control.recv(1, socket.MSG_PEEK):
+            child = jail.start_room()
+            if child == 0:
+                self._serve_one(code)
+            os.waitpid(child, 0)
+
+    def _serve_one(self, filter_code: bytes) -> None:
+        try:
+            try:
+                jail.move_in(self.shape, filter_code)
+                self.scratch = Scratch(self.shape.scratch)
+            except OSError as error:
+                self._refuse(f"a program's own namespaces: {error}")
+            else:
+                self.serve(once=True)
+        finally:
+            os._exit(0)
+
+    def _refuse(self, trouble: str) -> None:
+        """Answer the next order with why it cannot be carried out; nothing runs in half a jail."""
+        data, fds, _, _ = socket.recv_fds(self.control, _PACKET, 8)
+        for fd in fds:
+            os.close(fd)
+        message = json.loads(data) if data else {}
+        if "run" in message:
+            self.control.send(_pack({"serial": message["run"]["serial"], "trouble": trouble}))
+
+    def serve(self, *, once: bool = False) -> None:
+        """Run what is ordered until the worker hangs up, or once."""
         while True:
             data, fds, _, _ = socket.recv_fds(self.control, _PACKET, 8)
             if not data:
@@ -138,106 +162,65 @@ class Zygote:
             if "run" not in message:
                 continue  # an order to end a program that had already ended
             order = Order(**message["run"])
-            watch = Watch(time.monotonic())
             child = kernel.fork()
             if child == 0:
                 self._become(order, fds)
+            watch = Watch(order, child, not self.namespaces, self.shape.level != "full")
             for fd in fds:
                 os.close(fd)
-            self._attend(child, order, watch)
+            self._attend(watch)
             if self.orphaned:
                 os._exit(0)
-            self._report(order, watch)
+            self._report(watch)
+            if once:
+                return
 
-    def _attend(self, child: int, order: Order, watch: Watch) -> None:
+    def _attend(self, watch: Watch) -> None:
         """Wait for the program's end, ending it where it goes over a limit; then end and reap all it left."""
-        pidfd = os.pidfd_open(child)
+        pidfd = os.pidfd_open(watch.child)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.register(self.control, select.POLLIN)
-        pause = min(order.cpu_seconds / _CPUS, order.wall_seconds, _LONGEST_LOOK / 2)
+        pause = watch.first_pause()
         while True:
             ready = dict(poll.poll(pause * 1000))
             if pidfd in ready:
                 break
-            if self.control.fileno() in ready and self._told_to_end(order):
+            if self.control.fileno() in ready and self._told_to_end(watch.order):
                 watch.reason = "asked"
                 break
             if self.orphaned:
                 break
-            pause = self._look(child, order, watch)
+            pause = watch.look()
             if watch.reason:
                 break
         os.close(pidfd)
-        self._end_all(child, watch)
+        self._end_all(watch)
 
     def _told_to_end(self, order: Order) -> bool:
         data = self.control.recv(_PACKET)
         self.orphaned = not data
         return bool(data) and json.loads(data).get("end") == order.serial
 
-    def _look(self, child: int, order: Order, watch: Watch) -> float:
-        """Compare what the program has used with its limits; seconds until the next look."""
-        wall = time.monotonic() - watch.started
-        cpu, threads, memory_mb = self._usage(watch)
-        cpu = max(cpu, _cpu_clock(child)) + _reaped_cpu() - watch.reaped_cpu
-        watch.cpu = cpu = max(cpu, sum(watch.seen.values()) / _TICKS)
-        watch.crowded = watch.crowded or threads >= order.processes
-        if cpu > order.cpu_seconds:
-            watch.reason = "cpu"
-        elif threads > order.processes:
-            watch.reason = "processes"
-        elif wall > order.wall_seconds * MOST_WALL or wall - _queued(child) > order.wall_seconds:
-            watch.reason = "wall"
-        elif memory_mb > order.memory_mb:
-            watch.reason = "memory"
-        rest = min((order.cpu_seconds - cpu) / _CPUS, order.wall_seconds - wall, _LONGEST_LOOK)
-        return max(rest, _SHORTEST_LOOK)
-
-    def _usage(self, watch: Watch) -> tuple[float, int, float]:
-        """CPU seconds, threads and memory (MiB) of all live processes of the program."""
-        ticks, threads, memory_kb = 0, 0, 0
-        own = os.getpid()
-        for name in os.listdir("/proc") if self.namespaces else _children(own):
-            if not name.isdigit() or int(name) == own:
-                continue
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                # As bytes: a process names itself as it likes.
-                fields = Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()
-                ticks += sum(int(f) for f in fields[11:15])
-                watch.seen[f"{name} {int(fields[19])}"] = int(fields[11]) + int(fields[12])
-                threads += int(fields[17])
-                if self.shape.level != "full":  # where a cgroup counts
-                    memory_kb += _memory_kb(name)
-        return ticks / _TICKS, threads, memory_kb / 1024
-
-    def _end_all(self, child: int, watch: Watch) -> None:
+    def _end_all(self, watch: Watch) -> None:
         """Kill until nothing is left to wait for: as PID 1 this reaches every process of the jail."""
         while True:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(-1 if self.namespaces else child, signal.SIGKILL)
+                os.kill(-1 if self.namespaces else watch.child, signal.SIGKILL)
             try:
                 pid, status, usage = os.wait4(-1, 0)
             except ChildProcessError:
                 return
             watch.peak_kb = max(watch.peak_kb, usage.ru_maxrss)
-            if pid == child:
+            if pid == watch.child:
                 watch.status = status
 
-    def _report(self, order: Order, watch: Watch) -> None:
-        wall = time.monotonic() - watch.started
-        report = {
-            "serial": order.serial,
-            "status": watch.status,
-            "reason": watch.reason,
-            "crowded": watch.crowded,
-            "cpu": max(watch.cpu, _reaped_cpu() - watch.reaped_cpu),
-            "wall": wall,
-            "peak_kb": watch.peak_kb,
-            "trouble": self._trouble(),
-            "clean": self.scratch.clean() and not self._network_remembers(),
-        }
-        self.control.send(_pack(report))
+    def _report(self, watch: Watch) -> None:
+        report = {**watch.report(), "trouble": self._trouble()}
+        with collected(self.shape.scratch, watch.order.collect) as files:
+            report["clean"] = self.scratch.clean() and not self._network_remembers()
+            report["collected"] = list(files)
+            socket.send_fds(self.control, [_pack(report)], list(files.values()))
 
     def _trouble(self) -> str:
         """Why the fork could not become the program, in its own words; empty where it could."""
@@ -248,15 +231,10 @@ class Zygote:
 
     def _network_remembers(self) -> bool:
         """Whether closed connections still hold a port of the jail's loopback, where the next program might want it."""
-        if not self.namespaces:
+        if self.sockets < 0:
             return False
-        try:
-            text = Path("/proc/self/net/sockstat").read_text()
-        except OSError:
-            return False
-        words = text.partition("TCP:")[2].split("\n")[0].split()
-        counts = dict(zip(words[::2], words[1::2], strict=False))
-        return any(counts.get(name, "0") != "0" for name in ("orphan", "tw"))
+        text = os.pread(self.sockets, 4096, 0)
+        return not _QUIET.search(text)
 
     def _become(self, order: Order, fds: list[int]) -> None:
         """In the fork: take the descriptors and limits of the program, give up the rest, and run it."""
@@ -265,17 +243,18 @@ class Zygote:
             for place, fd in enumerate((*fds, self.tell_trouble)):
                 os.dup2(fd, place)
             os.closerange(len(fds) + 1, 1 << 20)
+            os.setsid()  # a signal to its own group must reach nobody else
             self._limit(order)
-            if self.shape.two_users:
+            if self.shape.two_users and not self.shape.fresh:
                 os.setresgid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
                 os.setresuid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
-            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+            kernel.set_dumpable()
             if not self.namespaces:
                 kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
                 seccomp.install(seccomp.lone_process_filter(os.getpid()))
-                landlock.enter(self.shape.scratch)
+                landlock.enter(self.shape.scratch, self.shape.shown)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            random.seed()
+            random.seed(int.from_bytes(os.urandom(32)))
         except Exception as error:  # the jail's own fault, whatever it is: the worker must be told so
             os.write(len(fds), repr(error).encode()[:_PACKET])
             os._exit(code)
@@ -288,17 +267,19 @@ class Zygote:
     def _limit(self, order: Order) -> None:
         cpu = int(order.cpu_seconds) + 2
         _cap(resource.RLIMIT_CPU, cpu)
-        _cap(resource.RLIMIT_AS, self.base_kb * 1024 + order.address_space_mb * _MIB)
+        if order.address_space_mb:
+            _cap(resource.RLIMIT_AS, self.base_kb * 1024 + order.address_space_mb * _MIB)
         _cap(resource.RLIMIT_FSIZE, order.disk_mb * _MIB)
         if self.namespaces:
-            # one user for keeper and program: the keeper's own process counts too
-            _cap(resource.RLIMIT_NPROC, order.processes + (0 if self.shape.two_users else 1))
+            _cap(resource.RLIMIT_NPROC, order.processes + self.keepers)
+
+
+_HARD = {kind: resource.getrlimit(kind)[1] for kind in _LIMITED}
 
 
 def _cap(kind: int, value: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
+    if _HARD[kind] != resource.RLIM_INFINITY:
+        value = min(value, _HARD[kind])
     resource.setrlimit(kind, (value, value))
 
 
@@ -306,45 +287,8 @@ def _pack(message: dict) -> bytes:
     return json.dumps(message).encode()
 
 
-def _reaped_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def _cpu_clock(pid: int) -> float:
-    """CPU seconds of a child that may hide its /proc entry: the kernel's clock id of another process."""
-    try:
-        return time.clock_gettime((~pid << 3) | 2)
-    except OSError:
-        return 0.0
-
-
-def _queued(pid: int) -> float:
-    """Seconds a process was ready to run and waited for a CPU: on a busy machine it is not the one that dawdles."""
-    try:
-        return int(Path("/proc", str(pid), "schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
-
-
-def _memory_kb(name: str) -> int:
-    """Anonymous and shared memory of a process, each page divided among those that have it (files are not counted)."""
-    found = 0
-    for line in Path("/proc", name, "smaps_rollup").read_bytes().splitlines():
-        if line.startswith((b"Pss_Anon:", b"Pss_Shmem:")):
-            found += int(line.split()[1])
-    return found
-
-
 def _status_kb(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1])
     return 0
-
-
-_TICKS = os.sysconf("SC_CLK_TCK")

@@ -161,8 +161,9 @@ def test_an_ordinary_user_gets_the_same_verdicts(level: str) -> None:
         "import os\nfrom engine.sandbox import Call, Limits, Pool, Program\nassert os.getuid() == 65534\n"
         f"with Pool(1, {level!r}, ceiling={level!r}) as pool:\n"
         "    sources = ['print(1)', 'while 1: pass', 'import os; os._exit(0)', 'open(\"x\", \"w\").write(\"y\")',\n"
-        '        \'import os; assert os.listdir() == []\', \'open("/etc/passwd", "a")\', \'import os; os.mkdir("d"); os.chmod("d", 0)\',\n'
-        "        'import os; assert os.listdir() == []', 'import os; os.kill(os.getppid(), 9)']\n"
+        "        'import os; assert os.listdir() == [\"program.py\"]', "
+        '\'open("/etc/passwd", "a")\', \'import os; os.mkdir("d"); os.chmod("d", 0)\',\n'
+        "        'import os; assert os.listdir() == [\"program.py\"]', 'import os; os.kill(os.getppid(), 9)']\n"
         "    programs = [Program(source) for source in sources]\n"
         "    programs.append(Program('def f(): return 2', calls=(Call('f()', 2),)))\n"
         "    programs.append(Program('def f(): return 2', entry_point='f', test='def check(c): assert c() == 2'))\n"

@@ -1,0 +1,90 @@
+"""A judge that sits for many trials: one forked process in a jail of its own, replaced when it is spent or stuck."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+from dataclasses import replace
+
+from . import codec
+from .judge import JUDGE_LIMITS
+from .keeper import Keeper
+
+_MOST_TRIALS = 200
+"""Forking a judge costs more than most trials; sitting for ever would let what tests leave behind pile up."""
+_LIFETIME = replace(JUDGE_LIMITS, cpu_seconds=_MOST_TRIALS * JUDGE_LIMITS.cpu_seconds, wall_seconds=86_400.0)
+_serials = itertools.count(1)
+
+
+class Sitting:
+    """The judge's process as the worker sees it. A trial's test is the benchmark's, which is trusted not to lay traps
+    for the next one; the program it judges is in another jail and reaches it only by plain data."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.serial = next(_serials)
+        self.trials = 0
+        self.report: dict | None = None
+        """How the judge's process ended, once it has."""
+        self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        null = os.open(os.devnull, os.O_RDWR)
+        try:
+            keeper.run(self.serial, "judge", _LIFETIME, [null, null, null, theirs.fileno()])
+        finally:
+            theirs.close()
+            os.close(null)
+
+    @property
+    def spent(self) -> bool:
+        """Whether the next program should meet another judge."""
+        return self.report is not None or self.trials >= _MOST_TRIALS
+
+    def try_case(self, job: int, channel: int) -> None:
+        """Open a trial: `job` holds the test, `channel` leads to the program."""
+        self.trials += 1
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [job, channel]).tobytes())]
+        self.link.sendmsg([b"T"], rights)
+
+    def ruling(self) -> tuple[str, str] | None:
+        """The verdict and its detail; None at the judge's end, of which its report tells more."""
+        data = self.link.recv(1 << 16)
+        if not data:
+            return None
+        verdict, detail = codec.decode(data)
+        return verdict, detail
+
+    def read_report(self) -> bool:
+        """Hear from the judge's keeper; False when the jail itself has ended."""
+        data = self.keeper.control.recv(1 << 16)
+        if not data:
+            return False
+        self.report = json.loads(data)
+        return True
+
+    def fault(self) -> tuple[str, str] | None:
+        """What the test did to its judge, when the judge ended by it; None when the sandbox is to blame."""
+        report = self.report or {}
+        status = report.get("status")
+        over_time = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
+        if over_time or report.get("reason") == "cpu":
+            return "cpu_limit", f"the test itself took over {JUDGE_LIMITS.cpu_seconds:g} CPU seconds"
+        if report.get("reason") == "memory" or self.keeper.events().oom_kills:
+            return "memory_limit", f"the test itself took over {JUDGE_LIMITS.memory_mb} MB"
+        return None
+
+    def end(self) -> None:
+        """Have the process ended; its report follows."""
+        self.keeper.end(self.serial)
+
+    def close(self) -> None:
+        """Let the judge go home, and wait until it has. The jail may then seat another."""
+        with contextlib.suppress(OSError):
+            self.link.close()
+            if self.report is None:
+                self.end()
+                self.read_report()

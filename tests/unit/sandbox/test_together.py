@@ -1,0 +1,88 @@
+"""Tests that run beside their program: each step has a record, and what a program patches does not answer for it."""
+
+# ruff: noqa: E501 (programs are single strings)
+
+from __future__ import annotations
+
+import pytest
+
+from engine.errors import WishError
+from engine.sandbox import Pool, Program
+
+from .conftest import QUICK
+
+ADDS = "class Counter:\n  def __init__(self): self.n = 0\n  def add(self, k): self.n += k; return self.n\n"
+ASSERTS = "c = Counter()\nassert c.add(2) == 2\nassert c.add(3) == 5\n"
+CHECK = "def check(candidate):\n    assert candidate().add(4) == 4\n"
+CASES = (
+    "import unittest\nclass TestCounter(unittest.TestCase):\n  @classmethod\n  def setUpClass(cls): cls.ready = True\n"
+    "  def setUp(self): self.c = Counter()\n  def test_adds(self): self.assertEqual(self.c.add(2), 2)\n"
+    "  def test_is_ready(self): self.assertTrue(self.ready)\n  @unittest.skip('later')\n  def test_skipped(self): self.fail()\n"
+)
+MOCKS = "from unittest.mock import patch\nwith patch('builtins.print') as p:\n  print('x')\n  p.assert_called_once()\nassert Counter().add(1) == 1\n"
+
+
+def together(source: str, test: str, **fields: object) -> Program:
+    return Program(source, test=test, together=True, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("test", "entry_point"), [(ASSERTS, None), (CHECK, "Counter"), (CASES, None), (MOCKS, None)]
+)
+def test_a_right_class_passes(pool: Pool, test: str, entry_point: str | None) -> None:
+    verdict = pool.run(together(ADDS, test, entry_point=entry_point), QUICK)
+    assert verdict.passed, verdict
+    assert verdict.form == "together"
+
+
+@pytest.mark.parametrize(("test", "entry_point"), [(ASSERTS, None), (CHECK, "Counter"), (CASES, None)])
+def test_a_wrong_class_is_wrong(pool: Pool, test: str, entry_point: str | None) -> None:
+    verdict = pool.run(together(ADDS.replace("+= k", "-= k"), test, entry_point=entry_point), QUICK)
+    assert verdict.name == "wrong", verdict
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("class Counter:\n  def add(self, k): return k / 0", "runtime_error"),
+        ("import os\nos._exit(0)", "incomplete"),
+        ("class Counter:\n  def add(self, k): raise SystemExit(0)", "incomplete"),
+        ("import atexit, os, sys\natexit.register(os._exit, 0)\nsys.exit(0)", "incomplete"),
+        ("class Counter:\n  def add(self, k):\n    while 1: pass", "cpu_limit"),
+        ("def Counter(: pass", "compile_error"),
+    ],
+)
+def test_the_label_is_right(best: Pool, source: str, expected: str) -> None:
+    assert best.run(together(source, ASSERTS), QUICK).name == expected
+
+
+FORGERIES = {
+    "unittest replaced": "import unittest\nclass Fake:\n  def __init__(s, *a): pass\n  def run(s, *a): pass\nunittest.TestCase = Fake\nclass Counter:\n  def add(s, k): return 0",
+    "assertEqual patched": "import unittest\nunittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *a: None\nclass Counter:\n  def add(s, k): return 0",
+    "run patched": "import unittest\nunittest.TestCase.run = unittest.TestSuite.run = lambda s, r=None, *a: r.addSuccess(s) if r else None\nclass Counter:\n  def add(s, k): return 0",
+    "builtins patched": "import builtins\nbuiltins.AssertionError = SystemExit\nbuiltins.exec = builtins.compile = lambda *a, **k: None\nbuiltins.len = lambda x: 0\nclass Counter:\n  def add(s, k): return 0",
+    "trace that leaves": "import sys\nsys.settrace(lambda *a: sys.exit(0))\nsys.setprofile(lambda *a: None)\nclass Counter:\n  def add(s, k): return 0",
+    "harness patched": "import sys\nfor n, m in list(sys.modules.items()):\n  if 'sandbox' in n:\n    for k, v in list(vars(m).items()):\n      if callable(v) and k != 'Tests':\n        try: setattr(m, k, lambda *a, **k: b'')\n        except Exception: pass\nclass Counter:\n  def add(s, k): return 0",
+    "shadow module": "open('unittest.py', 'w').write('class TestCase:\\n  def __init__(s, *a): pass')\nclass Counter:\n  def add(s, k): return 0",
+    "heap walk": "import gc\nfor o in gc.get_objects():\n  if type(o) is dict and 'done' in o: o['done'] = 99\nclass Counter:\n  def add(s, k): return 0",
+    "made-up records": "import os\nfor _ in range(99): os.write(3, b'\\0\\0\\0\\x10D' + bytes(16))\nclass Counter:\n  def add(s, k): return 0",
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+@pytest.mark.parametrize("test", [ASSERTS, CASES])
+def test_no_forgery_passes(best: Pool, name: str, test: str) -> None:
+    verdict = best.run(together(FORGERIES[name], test), QUICK)
+    assert not verdict.passed and verdict.name != "infra", verdict
+    assert best.run(together(ADDS, test), QUICK).passed
+
+
+def test_a_test_that_is_no_python_is_refused(best: Pool) -> None:
+    with pytest.raises(WishError, match="not Python"):
+        best.run(together("x = 1", "assert ("), QUICK)
+
+
+def test_a_program_that_reads_nothing_does_not_hold_the_worker(best: Pool) -> None:
+    test = "x = 1\n" * 20_000
+    source = "import os, time\nos.write(3, b'\\0\\0\\0\\0R')\ntime.sleep(60)"
+    assert best.run(together(source, test), QUICK).name in ("wall_limit", "wrong")
