@@ -7,11 +7,10 @@ io_uring is not to be had, programs run the same and a little slower.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from . import kernel
 
@@ -20,37 +19,50 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PRESENT, _EXCLUSIVE = 1 << 63, 1 << 56
 _MOST_RANGES = 1000
 
+Ranges = list[tuple[int, int]]
+"""Addresses, each from its start to its end."""
 
-def copy_eagerly(sample: Callable[[], object]) -> int:
-    """Find the pages a fork writes to while it does `sample`, and have every later fork be given its own of them.
 
-    Returns:
-        How many pages; 0 where the kernel does not grant it.
+def make_ring() -> int:
+    """The descriptor that will hold pages; -1 where there is none to be had.
+
+    Made before a process gives up its rights, since what is held by one without them counts as its locked memory.
     """
+    try:
+        return kernel.syscall(_SETUP, 1, (ctypes.c_char * 120)(), what="io_uring")
+    except OSError:
+        return -1
+
+
+def copy_at_fork(ring: int, pages: Iterable[int]) -> int:
+    """Have every later fork be given its own of these pages; how many, 0 where the kernel does not grant it."""
     ranges: list[list[int]] = []
-    for page in sorted(_written_by(sample) & _present()):
+    for page in sorted(pages):
         if ranges and ranges[-1][1] == page:
             ranges[-1][1] = page + _PAGE
         else:
             ranges.append([page, page + _PAGE])
     del ranges[_MOST_RANGES:]
-    with contextlib.suppress(OSError):
-        parameters = (ctypes.c_char * 120)()
-        ring = kernel.syscall(_SETUP, 1, parameters, what="io_uring")
-        buffers = b"".join(struct.pack("=QQ", start, end - start) for start, end in ranges)
+    buffers = b"".join(struct.pack("=QQ", start, end - start) for start, end in ranges)
+    try:
         kernel.syscall(_REGISTER, ring, _BUFFERS, ctypes.c_char_p(buffers), len(ranges), what="pin pages")
-        return sum(end - start for start, end in ranges) // _PAGE
-    return 0
+    except OSError:
+        return 0
+    return sum(end - start for start, end in ranges) // _PAGE
 
 
-def _written_by(sample: Callable[[], object]) -> set[int]:
-    """The private pages a fork has for itself alone after `sample`."""
+def written_by(sample: Callable[[int, int], object]) -> set[int]:
+    """The pages a fork writes to while it does `sample`.
+
+    `sample` is given two descriptors to leave open; their numbers are its to change, and it returns the new ones.
+    """
+    ranges = _writable()
     ours, theirs = os.pipe()
     child = kernel.fork()
     if child == 0:
         try:
-            sample()
-            pages = _pages(_EXCLUSIVE)
+            pagemap, theirs = sample(os.open("/proc/self/pagemap", os.O_RDONLY), theirs)
+            pages = _pages(pagemap, ranges, _EXCLUSIVE)
             with open(theirs, "wb") as file:
                 file.write(struct.pack(f"={len(pages)}Q", *pages))
         finally:
@@ -62,25 +74,26 @@ def _written_by(sample: Callable[[], object]) -> set[int]:
     return set(struct.unpack(f"={len(data) // 8}Q", data))
 
 
-def _present() -> set[int]:
-    return set(_pages(_PRESENT))
-
-
-def _pages(bit: int) -> list[int]:
-    """Addresses of this process's writable private pages that have a bit set in the kernel's page map."""
+def _pages(pagemap: int, ranges: Ranges, bit: int) -> list[int]:
+    """Addresses of the pages that have a bit set in the kernel's page map."""
     found = []
-    pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
-    try:
-        for start, end in _writable():
-            data = os.pread(pagemap, (end - start) // _PAGE * 8, start // _PAGE * 8)
-            entries = struct.unpack(f"={len(data) // 8}Q", data)
-            found += [start + i * _PAGE for i, e in enumerate(entries) if e & _PRESENT and e & bit]
-    finally:
-        os.close(pagemap)
+    for start, end in ranges:
+        data = os.pread(pagemap, (end - start) // _PAGE * 8, start // _PAGE * 8)
+        entries = struct.unpack(f"={len(data) // 8}Q", data)
+        found += [start + i * _PAGE for i, e in enumerate(entries) if e & _PRESENT and e & bit]
     return found
 
 
-def _writable() -> list[tuple[int, int]]:
+def present() -> set[int]:
+    """This process's writable private pages."""
+    pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
+    try:
+        return set(_pages(pagemap, _writable(), _PRESENT))
+    finally:
+        os.close(pagemap)
+
+
+def _writable() -> Ranges:
     ranges = []
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as lines:
         for line in lines:

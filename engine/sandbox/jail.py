@@ -69,6 +69,8 @@ class Shape:
     """Folders programs may read besides Python's and the system's libraries: packages, toolchains."""
     preload: tuple[str, ...] = ()
     """Modules imported once, before any program."""
+    forks_often: bool = False
+    """Whether it is worth the start to make forks cheap: where Python programs are run, not commands."""
     scratch: str = SCRATCH
     """Where programs may write; another path only where there is no mount namespace to give them their own /tmp."""
 

@@ -161,7 +161,8 @@ class Worker:
         if role == "judge":
             return Keeper(shape)
         if role == "solution":
-            return Keeper(replace(shape, fresh=setup.fresh, shown=setup.packages, preload=setup.preload))
+            often = replace(shape, forks_often=True, shown=setup.packages, preload=setup.preload)
+            return Keeper(replace(often, fresh=setup.fresh))
         return Keeper(replace(shape, fresh=setup.fresh, shown=shown))
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ import socket
 import sys
 from pathlib import Path
 
-from . import eager, jail, judge, kernel, landlock, seccomp, solution
+from . import eager, jail, judge, kernel, landlock, rehearsal, seccomp, solution
 from .scratch import Scratch, collected
 from .watch import Order, Watch
 
@@ -75,6 +75,7 @@ class Zygote:
         """The worker is gone: end what runs and leave."""
 
     def enter(self) -> None:
+        ring = eager.make_ring() if self.shape.forks_often else -1
         solution.warm_up()
         sys.path += self.shape.shown
         for name in self.shape.preload:
@@ -85,11 +86,6 @@ class Zygote:
             jail.enter_namespaces(self.shape, self._ask_for_maps)
         else:
             landlock.check()
-        gc.collect()
-        gc.freeze()
-        if not self.shape.fresh:
-            self.copied_eagerly = eager.copy_eagerly(solution.rehearse)
-        jail.give_up_rights(self.shape)
         self.scratch = Scratch(self.shape.scratch)
         self._clear_surroundings()
         self.trouble, self.tell_trouble = os.pipe()
@@ -99,8 +95,37 @@ class Zygote:
             with contextlib.suppress(OSError):
                 self.sockets = os.open("/proc/self/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
         self.base_kb = _status_kb("VmSize")
+        if ring >= 0:
+            self._copy_eagerly(ring)
+        for kind, value in _FIXED_LIMITS.items():
+            _cap(kind, value)
+        jail.give_up_rights(self.shape)
         gc.collect()
         gc.freeze()
+
+    def _copy_eagerly(self, ring: int) -> None:
+        """Have every fork given at once the pages that a program, and this process beside it, will write to."""
+        order = Order(0, "program", 60.0, 60.0, 1 << 20, 0, 1 << 10, 1 << 10, [])
+        null = os.open(os.devnull, os.O_RDWR)
+
+        def be_program(pagemap: int, report: int) -> tuple[int, int]:
+            fds = [null, null, null, null, solution.rehearsed("test"), pagemap, report]
+            self._prepare(order, fds)
+            solution.main()
+            return len(fds) - 2, len(fds) - 1
+
+        def be_keeper(pagemap: int, report: int) -> tuple[int, int]:
+            self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for _ in range(rehearsal.TIMES):
+                self._carry_out(order, [os.dup(null) for _ in range(4)] + [solution.rehearsed("test")])
+                far.recv(_PACKET)
+            return pagemap, report
+
+        gc.collect()
+        gc.freeze()
+        pages = eager.written_by(be_program) | eager.written_by(be_keeper)
+        eager.copy_at_fork(ring, pages & eager.present())
+        os.close(null)
 
     def _ask_for_maps(self) -> None:
         self.control.send(_pack({"maps": True}))
@@ -119,8 +144,6 @@ class Zygote:
             null = os.dup(null)
         os.chdir(home)
         os.umask(0o022)
-        for kind, value in _FIXED_LIMITS.items():
-            _cap(kind, value)
 
     def serve_rooms(self) -> None:
         """As `serve`, each program in a room of namespaces made for it, which a child keeps and serves once."""
@@ -161,19 +184,22 @@ class Zygote:
             message = json.loads(data)
             if "run" not in message:
                 continue  # an order to end a program that had already ended
-            order = Order(**message["run"])
-            child = kernel.fork()
-            if child == 0:
-                self._become(order, fds)
-            watch = Watch(order, child, not self.namespaces, self.shape.level != "full")
-            for fd in fds:
-                os.close(fd)
-            self._attend(watch)
-            if self.orphaned:
-                os._exit(0)
-            self._report(watch)
+            self._carry_out(Order(**message["run"]), fds)
             if once:
                 return
+
+    def _carry_out(self, order: Order, fds: list[int]) -> None:
+        """Run one program to its end, and report."""
+        child = kernel.fork()
+        if child == 0:
+            self._become(order, fds)
+        watch = Watch(order, child, not self.namespaces, self.shape.level != "full")
+        for fd in fds:
+            os.close(fd)
+        self._attend(watch)
+        if self.orphaned:
+            os._exit(0)
+        self._report(watch)
 
     def _attend(self, watch: Watch) -> None:
         """Wait for the program's end, ending it where it goes over a limit; then end and reap all it left."""
@@ -237,24 +263,10 @@ class Zygote:
         return not _QUIET.search(text)
 
     def _become(self, order: Order, fds: list[int]) -> None:
-        """In the fork: take the descriptors and limits of the program, give up the rest, and run it."""
+        """In the fork: be the program, to its end."""
         code = 70
         try:
-            for place, fd in enumerate((*fds, self.tell_trouble)):
-                os.dup2(fd, place)
-            os.closerange(len(fds) + 1, 1 << 20)
-            os.setsid()  # a signal to its own group must reach nobody else
-            self._limit(order)
-            if self.shape.two_users and not self.shape.fresh:
-                os.setresgid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
-                os.setresuid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
-            kernel.set_dumpable()
-            if not self.namespaces:
-                kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-                seccomp.install(seccomp.lone_process_filter(os.getpid()))
-                landlock.enter(self.shape.scratch, self.shape.shown)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            random.seed(int.from_bytes(os.urandom(32)))
+            self._prepare(order, [*fds, self.tell_trouble])
         except Exception as error:  # the jail's own fault, whatever it is: the worker must be told so
             os.write(len(fds), repr(error).encode()[:_PACKET])
             os._exit(code)
@@ -263,6 +275,24 @@ class Zygote:
             code = judge.main() if order.role == "judge" else solution.main()
         finally:
             os._exit(code)
+
+    def _prepare(self, order: Order, fds: list[int]) -> None:
+        """Take the descriptors, as 0, 1, 2 ..., and the limits of the program, and give up the rest."""
+        for place, fd in enumerate(fds):
+            os.dup2(fd, place)
+        os.closerange(len(fds), 1 << 20)
+        os.setsid()  # a signal to its own group must reach nobody else
+        self._limit(order)
+        if self.shape.two_users and not self.shape.fresh:
+            os.setresgid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
+            os.setresuid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
+        kernel.set_dumpable()
+        if not self.namespaces:
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+            seccomp.install(seccomp.lone_process_filter(os.getpid()))
+            landlock.enter(self.shape.scratch, self.shape.shown)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        random.seed(int.from_bytes(os.urandom(32)))
 
     def _limit(self, order: Order) -> None:
         cpu = int(order.cpu_seconds) + 2
