@@ -26,7 +26,6 @@ from .verdict import MOST_FILES, MOST_WALL, OUTPUT_CAP_FACTOR, File, Verdict, on
 _GRACE_SECONDS = 20.0
 _LAST_WORDS_SECONDS = 3.0
 """How long a judge may go on after its program has ended."""
-_READ = 1 << 16
 _MOST_COLLECTED = 64 << 20
 _serials = itertools.count(1)
 
@@ -103,7 +102,7 @@ class Session:
                 os.set_blocking(fd, False)
                 self.poll.register(fd, select.POLLIN)
         self.poll.register(self.solution.control, select.POLLIN)
-        self.poll.register(self.link, select.POLLIN)
+        self.poll.register(self.link, select.POLLRDHUP)  # what it sends meanwhile is for later
 
     def _job(self) -> dict:
         """What the program's process is told: never a test of a judge apart, never an expected value."""
@@ -162,7 +161,7 @@ class Session:
     def _drain(self, fd: int) -> None:
         for _ in range(64):  # then let the other descriptors have their turn
             try:
-                data = os.read(fd, _READ)
+                data = os.read(fd, wire.READ)
             except BlockingIOError:
                 return
             if not data:
@@ -186,7 +185,7 @@ class Session:
         if self.events < 0:
             return False
         try:
-            data = os.read(self.events, 1 << 20)
+            data = os.read(self.events, wire.READ)
         except BlockingIOError:
             return False
         except ConnectionResetError:

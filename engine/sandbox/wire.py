@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from .codec import MAX_BYTES, Malformed
 
 _header = struct.Struct(">Ic")
+_number = struct.Struct(">Q")
 MAX_FRAME = MAX_BYTES + 4096
-_READ = 1 << 18
+READ = 1 << 16
+"""Read at a time: a larger buffer would be mapped and unmapped for each read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,16 @@ class Frame:
 def pack(kind: bytes, body: bytes = b"") -> bytes:
     """One frame as bytes."""
     return _header.pack(len(body), kind) + body
+
+
+def numbered(number: int, body: bytes = b"") -> bytes:
+    """A body with the number of the program it is about."""
+    return _number.pack(number) + body
+
+
+def read_number(body: bytes) -> tuple[int, bytes]:
+    """What `numbered` put together."""
+    return _number.unpack_from(body)[0], body[_number.size :]
 
 
 def send(fd: int, kind: bytes, body: bytes = b"") -> None:
@@ -52,7 +64,7 @@ class Inbox:
         """The next frame, blocking; None at the end of the stream. Raises Malformed for a frame over the limit."""
         while (frame := self._take()) is None:
             try:
-                data = os.read(fd, _READ)
+                data = os.read(fd, READ)
             except ConnectionResetError:
                 return None
             if not data:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import socket
+from collections import deque
 from dataclasses import dataclass, replace
 
 from . import codec, wire
@@ -30,10 +31,12 @@ def main(descriptor: int) -> None:
     """Serve programs from the supervisor's socket until it is closed or the supervisor is gone."""
     link = socket.socket(fileno=descriptor)
     inbox = wire.Inbox(_TRUSTED_FRAME)
-    hello = _next_frame(link, inbox)
+    hello = inbox.wait(descriptor)
     if hello is None:
         return
     request = codec.decode(hello.body)
+    with contextlib.suppress(OSError):  # a program and its judge hand over to each other, not to whoever wakes
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     claim = settle_on_a_cpu()
     if request["after"]:
         clear_after(request["after"])
@@ -41,8 +44,11 @@ def main(descriptor: int) -> None:
     worker = Worker(setup, link)
     try:
         wire.send(descriptor, b"H", codec.encode(worker.open(request["levels"], request["disk_mb"])))
-        while (frame := _next_frame(link, inbox)) is not None:
-            wire.send(descriptor, b"V", pack_verdict(worker.run(Case.unpack(frame.body))))
+        orders = Orders(link, inbox)
+        while (order := orders.next()) is not None:
+            number, request = order
+            verdict = pack_verdict(worker.run(Case.unpack(request)))
+            wire.send(descriptor, b"V", wire.numbered(number, verdict))
     except OSError:
         return  # the supervisor closed its end while it was being answered
     finally:
@@ -67,15 +73,42 @@ def settle_on_a_cpu() -> socket.socket:
     return claim
 
 
-def _next_frame(link: socket.socket, inbox: wire.Inbox) -> wire.Frame | None:
-    """Wait for the supervisor, noticing its death even when a fork of it still holds the socket's other end."""
-    parent = os.getppid()
-    poll = select.poll()
-    poll.register(link, select.POLLIN)
-    while not poll.poll(_LOOK_FOR_PARENT_MS):
-        if os.getppid() != parent:
-            return None
-    return inbox.wait(link.fileno())
+class Orders:
+    """The programs the supervisor has handed over, in turn, less those it has taken back."""
+
+    def __init__(self, link: socket.socket, inbox: wire.Inbox) -> None:
+        self.link, self.inbox = link, inbox
+        self.parent = os.getppid()
+        self.waiting: deque[tuple[int, bytes]] = deque()
+        self.poll = select.poll()
+        self.poll.register(link, select.POLLIN)
+
+    def next(self) -> tuple[int, bytes] | None:
+        """The next program's number and request; None when the supervisor is gone."""
+        while self._readable(wait=not self.waiting):
+            data = os.read(self.link.fileno(), wire.READ)
+            if not data:
+                return None
+            for frame in self.inbox.feed(data):
+                self._take(frame)
+        return self.waiting.popleft() if self.waiting else None
+
+    def _take(self, frame: wire.Frame) -> None:
+        number, request = wire.read_number(frame.body)
+        if frame.kind == b"P":
+            self.waiting.append((number, request))
+            return
+        for order in [order for order in self.waiting if order[0] == number]:
+            self.waiting.remove(order)
+            wire.send(self.link.fileno(), b"S", wire.numbered(number))
+
+    def _readable(self, *, wait: bool) -> bool:
+        """Whether there is something to read. Waits for it, but no longer than the supervisor lives: a fork of that
+        may still hold the socket's other end."""
+        while not self.poll.poll(_LOOK_FOR_PARENT_MS if wait else 0):
+            if not wait or os.getppid() != self.parent:
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
