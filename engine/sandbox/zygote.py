@@ -104,7 +104,7 @@ class Zygote:
         gc.freeze()
 
     def _copy_eagerly(self, ring: int) -> None:
-        """Have every fork given at once the pages that a program, and this process beside it, will write to."""
+        """Have every fork given at once the pages that a program will write to."""
         order = Order(0, "program", 60.0, 60.0, 1 << 20, 0, 1 << 10, 1 << 10, [])
         null = os.open(os.devnull, os.O_RDWR)
 
@@ -114,17 +114,9 @@ class Zygote:
             solution.main()
             return len(fds) - 2, len(fds) - 1
 
-        def be_keeper(pagemap: int, report: int) -> tuple[int, int]:
-            self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            for _ in range(rehearsal.TIMES):
-                self._carry_out(order, [os.dup(null) for _ in range(4)] + [solution.rehearsed("test")])
-                far.recv(_PACKET)
-            return pagemap, report
-
         gc.collect()
         gc.freeze()
-        pages = eager.written_by(be_program) | eager.written_by(be_keeper)
-        eager.copy_at_fork(ring, pages & eager.present())
+        eager.copy_at_fork(ring, eager.written_by(be_program) & eager.present())
         os.close(null)
 
     def _ask_for_maps(self) -> None:
