@@ -51,7 +51,7 @@ def copy_at_fork(ring: int, pages: Iterable[int]) -> int:
     return sum(end - start for start, end in ranges) // _PAGE
 
 
-def written_by(sample: Callable[[int, int], object]) -> set[int]:
+def written_by(sample: Callable[[int, int], tuple[int, int]]) -> set[int]:
     """The pages a fork writes to while it does `sample`.
 
     `sample` is given two descriptors to leave open; their numbers are its to change, and it returns the new ones.

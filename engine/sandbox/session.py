@@ -11,16 +11,18 @@ import os
 import select
 import socket
 import time
+from collections import deque
+from collections.abc import Callable
 
 from . import codec, wire
-from .ahead import calls_ahead
+from .ahead import Foreseen, foresee
 from .case import Case
 from .judge import read_failure
 from .keeper import Keeper
 from .outcome import Seen, cause, exit_of
 from .sitting import Sitting
+from .steps import Steps
 from .streams import Output, as_file
-from .together import Steps
 from .verdict import MOST_FILES, MOST_WALL, OUTPUT_CAP_FACTOR, File, Verdict, one_line
 
 _GRACE_SECONDS = 20.0
@@ -38,17 +40,29 @@ class Session:
     """Run one program in its jail, and before its judge where it has a test; `spent` says the jail must be rebuilt."""
 
     def __init__(
-        self, case: Case, solution: Keeper, judge: Sitting | None, link: socket.socket, *, ahead: bool = True
+        self,
+        case: Case,
+        solution: Keeper,
+        summon: Callable[[], Sitting],
+        link: socket.socket,
+        *,
+        ahead: bool = True,
     ) -> None:
         self.case, self.limits = case, case.limits
-        self.solution, self.judge, self.link = solution, judge, link
+        self.solution, self.summon, self.link = solution, summon, link
+        self.judge: Sitting | None = None
         self.serial = next(_serials)
         self.seen = Seen()
         self.spent = False
         self.judge_lost = False
         """The judge's jail itself has ended."""
-        self.ruled = judge is None
-        self.ahead = calls_ahead(case.test) if ahead and judge and case.test else b""
+        self.ruled = True
+        """No judge is at it, or it has ruled."""
+        self.foreseen = foresee(case.test) if ahead and case.form == "test" and case.test else Foreseen()
+        self.due = deque(self.foreseen.answers)
+        """Answers still to come with which the test is sure to pass."""
+        self.said = bytearray()
+        """All the program has said, for the judge to hear where it must be asked after all."""
         self.again = False
         """The verdict may owe something to calls the program made ahead of the test: run it without."""
         self.report: dict | None = None
@@ -93,8 +107,8 @@ class Session:
         finally:
             for fd in fds:
                 os.close(fd)
-        if self.judge:
-            self._open_trial(self.judge, near)
+        if self.case.form == "test" and not self.due:
+            self._open_trial(near)
         else:
             self.events = near
         for fd in (*self.streams, self.events):
@@ -108,7 +122,7 @@ class Session:
         """What the program's process is told: never a test of a judge apart, never an expected value."""
         case = self.case
         job: dict = {"form": case.form, "source": case.source, "calls": case.expressions}
-        job["ahead"] = (case.entry_point, self.ahead)
+        job["ahead"] = (case.entry_point, self.foreseen.calls)
         job["arguments"] = case.arguments
         job["files"] = [(file.name, file.data, file.executable) for file in case.files]
         if case.command:
@@ -116,25 +130,25 @@ class Session:
             job["environment"] = dict(case.command.environment)
         return job
 
-    def _open_trial(self, judge: Sitting, channel: int) -> None:
+    def _open_trial(self, channel: int) -> None:
+        """Have the test run by the judge, which hears the program from its first word on."""
         case = self.case
-        job = as_file(
-            marshal.dumps(
-                {
-                    "test": case.test,
-                    "entry_point": case.entry_point,
-                    "context": case.context,
-                    "ahead": self.ahead,
-                }
-            )
-        )
+        job = {
+            "test": case.test,
+            "entry_point": case.entry_point,
+            "context": case.context,
+            "ahead": self.foreseen.calls,
+            "said": bytes(self.said),
+        }
+        self.judge, self.ruled = self.summon(), False
+        file = as_file(marshal.dumps(job))
         try:
-            judge.try_case(job, channel)
+            self.judge.try_case(file, channel)
         finally:
-            os.close(job)
+            os.close(file)
             os.close(channel)
-        self.poll.register(judge.link, select.POLLIN)
-        self.poll.register(judge.keeper.control, select.POLLIN)
+        self.poll.register(self.judge.link, select.POLLIN)
+        self.poll.register(self.judge.keeper.control, select.POLLIN)
 
     def _step(self) -> None:
         now = time.monotonic()
@@ -196,9 +210,10 @@ class Session:
         if self.case.command:
             self.heard = (self.heard + data)[: len(self.case.command.record) + 1]
             return True
+        self.said += data if self.due else b""
         try:
             for frame in self.inbox.feed(data):
-                if not self.seen.settled:
+                if not self.seen.settled and not self.judge:
                     self._hear(frame)
         except codec.Malformed as error:
             self._settle("wrong", f"the program broke the protocol: {error}")
@@ -275,7 +290,9 @@ class Session:
         self._settle(*fault)
 
     def _hear(self, frame: wire.Frame) -> None:
-        if frame.kind == b"X":
+        if self.due:
+            self._check_off(frame)
+        elif frame.kind == b"X":
             self.seen.failure = read_failure(frame.body)
             if self.case.expressions and self.seen.failure:
                 self._settle(self.seen.failure.verdict(), self._named(self.seen.failure.describe()))
@@ -285,6 +302,18 @@ class Session:
             self._follow(self.steps, frame)
         elif frame.kind == b"E" and len(frame.body) < 64:
             self.seen.ended = codec.decode(frame.body)
+
+    def _check_off(self, frame: wire.Frame) -> None:
+        """An answer to a test that does nothing but compare: as expected to the byte, or the judge is asked."""
+        if frame.kind == b"V" and frame.body == self.due[0]:
+            self.due.popleft()
+            if not self.due:
+                self._settle("passed", "")
+        elif frame.kind != b"R":
+            self._forget(self.events)
+            os.set_blocking(self.events, True)
+            channel, self.events = self.events, -1
+            self._open_trial(channel)
 
     def _follow(self, steps: Steps, frame: wire.Frame) -> None:
         """A test beside its program: it is ready for the test, or one more step is done."""
@@ -353,7 +382,7 @@ class Session:
         if self.case.command:
             self.seen.recorded = self.heard == self.case.command.record
         name, detail = cause(self.case, self.seen, report, events)
-        self.again = bool(self.ahead) and self._owes_to_calls_ahead(name)
+        self.again = bool(self.foreseen.calls) and self._owes_to_calls_ahead(name)
         code, sig = exit_of(report)
         stdout, stderr = self.streams.values()
         return Verdict(

@@ -20,7 +20,7 @@ import socket
 import sys
 from pathlib import Path
 
-from . import eager, jail, judge, kernel, landlock, rehearsal, seccomp, solution
+from . import eager, jail, judge, kernel, landlock, seccomp, solution
 from .scratch import Scratch, collected
 from .watch import Order, Watch
 
