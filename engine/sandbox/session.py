@@ -11,17 +11,15 @@ import os
 import select
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 
 from . import codec, wire
 from .ahead import Foreseen, foresee
 from .case import Case
-from .judge import read_failure
+from .hearing import AskTheJudge, listener
 from .keeper import Keeper
 from .outcome import Seen, cause, exit_of
 from .sitting import Sitting
-from .steps import Steps
 from .streams import Output, as_file
 from .verdict import MOST_FILES, MOST_WALL, OUTPUT_CAP_FACTOR, File, Verdict, one_line
 
@@ -59,8 +57,7 @@ class Session:
         self.ruled = True
         """No judge is at it, or it has ruled."""
         self.foreseen = foresee(case.test) if ahead and case.form == "test" and case.test else Foreseen()
-        self.due = deque(self.foreseen.answers)
-        """Answers still to come with which the test is sure to pass."""
+        self.listener = listener(case, self.seen, self.foreseen.answers)
         self.said = bytearray()
         """All the program has said, for the judge to hear where it must be asked after all."""
         self.again = False
@@ -69,11 +66,9 @@ class Session:
         self.files: list[File] = []
         self.deadline = time.monotonic() + self.limits.wall_seconds * MOST_WALL + _GRACE_SECONDS
         self.last_words = math.inf
-        self.answered = 0
         self.printed = 0
         self.inbox = wire.Inbox()
         self.events = -1
-        self.steps = Steps.of(case.test, case.entry_point) if case.form == "together" and case.test else None
         self.unsent = memoryview(b"")
         self.heard = b""
         self.streams: dict[int, Output] = {}
@@ -107,7 +102,7 @@ class Session:
         finally:
             for fd in fds:
                 os.close(fd)
-        if self.case.form == "test" and not self.due:
+        if self.case.form == "test" and not self.foreseen.answers:
             self._open_trial(near)
         else:
             self.events = near
@@ -162,7 +157,7 @@ class Session:
                 self._drain(fd)
             elif fd == self.events:
                 self._read_events()
-                self._send_steps()
+                self._send_reply()
             elif fd == self.link.fileno():
                 raise SystemExit  # the supervisor is gone; nobody wants the verdict
             elif fd == self.solution.control.fileno():
@@ -210,7 +205,8 @@ class Session:
         if self.case.command:
             self.heard = (self.heard + data)[: len(self.case.command.record) + 1]
             return True
-        self.said += data if self.due else b""
+        if self.foreseen.answers:
+            self.said += data
         try:
             for frame in self.inbox.feed(data):
                 if not self.seen.settled and not self.judge:
@@ -290,42 +286,21 @@ class Session:
         self._settle(*fault)
 
     def _hear(self, frame: wire.Frame) -> None:
-        if self.due:
-            self._check_off(frame)
-        elif frame.kind == b"X":
-            self.seen.failure = read_failure(frame.body)
-            if self.case.expressions and self.seen.failure:
-                self._settle(self.seen.failure.verdict(), self._named(self.seen.failure.describe()))
-        elif self.case.expressions:
-            self._compare(frame)
-        elif self.steps:
-            self._follow(self.steps, frame)
-        elif frame.kind == b"E" and len(frame.body) < 64:
-            self.seen.ended = codec.decode(frame.body)
-
-    def _check_off(self, frame: wire.Frame) -> None:
-        """An answer to a test that does nothing but compare: as expected to the byte, or the judge is asked."""
-        if frame.kind == b"V" and frame.body == self.due[0]:
-            self.due.popleft()
-            if not self.due:
-                self._settle("passed", "")
-        elif frame.kind != b"R":
+        try:
+            decision = self.listener.hear(frame)
+        except AskTheJudge:
             self._forget(self.events)
             os.set_blocking(self.events, True)
             channel, self.events = self.events, -1
             self._open_trial(channel)
-
-    def _follow(self, steps: Steps, frame: wire.Frame) -> None:
-        """A test beside its program: it is ready for the test, or one more step is done."""
-        if frame.kind == b"R" and not self.unsent and not steps.done:
-            self.unsent = memoryview(steps.message())
+            return
+        if self.listener.reply:
+            self.unsent = memoryview(self.listener.reply)
             self.poll.modify(self.events, select.POLLIN | select.POLLOUT)
-        elif frame.kind != b"D" or not steps.record(frame.body):
-            self._settle("wrong", "the program broke the protocol: a record that was not due")
-        elif steps.complete:
-            self._settle("passed", "")
+        if decision:
+            self._settle(*decision)
 
-    def _send_steps(self) -> None:
+    def _send_reply(self) -> None:
         """Send what the channel takes now: a program that does not read must not hold the worker."""
         if not self.unsent:
             return
@@ -338,32 +313,6 @@ class Session:
         if not self.unsent:
             with contextlib.suppress(OSError):
                 self.poll.modify(self.events, select.POLLIN)
-
-    def _compare(self, frame: wire.Frame) -> None:
-        text = frame.body[:200].decode("utf-8", "replace")
-        if frame.kind == b"O":
-            self._settle("wrong", self._named(f"not plain data: {text}"))
-        elif frame.kind == b"L":
-            self._settle("output_limit", self._named(text))
-        elif frame.kind != b"V":
-            self._settle("wrong", "the program broke the protocol: an unknown answer")
-        else:
-            self._compare_value(frame.body)
-
-    def _compare_value(self, got: bytes) -> None:
-        expected = self.case.expected[self.answered]
-        if not codec.same(expected, got):
-            self._settle("wrong", self._named(f"gave {codec.shown(got)}, expected {codec.shown(expected)}"))
-            return
-        self.answered += 1
-        if self.answered == len(self.case.expressions):
-            self._settle("passed", "")
-
-    def _named(self, text: str) -> str:
-        """`text` with the call it is about, when the program had got as far as calls."""
-        if self.seen.failure and self.seen.failure.stage != "call":
-            return text
-        return one_line(f"{one_line(self.case.expressions[self.answered], 120)}: {text}")
 
     def _settle(self, verdict: str, detail: str) -> None:
         """The verdict is known (the first one stays): the program may go, and with it the judge's channel."""
