@@ -18,7 +18,8 @@ from .pool import Pool
 from .verdict import Call, Limits, Program
 
 _LIMITS = Limits()
-_SINGLES = 200
+_BATCH = 20
+_SINGLES = 100
 _COUNT = """
 def words(text):
     counts = {}
@@ -111,9 +112,9 @@ def _in_pool(workers: int, seconds: float, level: str | None, mode: str) -> _Run
         names: Counter[tuple[str, str]] = Counter()
         count, started = 0, time.perf_counter()
         while (wall := time.perf_counter() - started) < seconds:
-            verdicts = pool.run_many(PROGRAMS * 50, _LIMITS)
+            verdicts = pool.run_many(PROGRAMS * _BATCH, _LIMITS)
             names.update((v.name, WANTED[i % len(WANTED)]) for i, v in enumerate(verdicts))
-            count += 50 * len(PROGRAMS)
+            count += _BATCH * len(PROGRAMS)
         with ThreadPoolExecutor(workers) as threads:
             latencies = list(
                 threads.map(lambda i: _timed(pool, PROGRAMS[i % len(PROGRAMS)]), range(_SINGLES))
