@@ -96,6 +96,11 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
     _check(_libc.mount(*arguments), f"mount {kind or 'bind'} on {target}")
 
 
+def protect(start: int, size: int, rights: int) -> None:
+    """Change what may be done with a range of this process's memory."""
+    _check(_libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), ctypes.c_int(rights)), "mprotect")
+
+
 def detach(target: str) -> None:
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(MNT_DETACH)), f"umount {target}")
 

@@ -20,7 +20,7 @@ import socket
 import sys
 from pathlib import Path
 
-from . import eager, jail, judge, kernel, landlock, seccomp, solution
+from . import eager, jail, judge, kernel, landlock, mappings, seccomp, solution
 from .scratch import Scratch, collected
 from .watch import Order, Watch
 
@@ -103,7 +103,7 @@ class Zygote:
         gc.freeze()
 
     def _copy_eagerly(self, ring: int) -> None:
-        """Have every fork given at once the pages that a program will write to."""
+        """Have every fork given at once the pages that a program will write to, and few mappings to copy."""
         order = Order(0, "program", 60.0, 60.0, 1 << 20, 0, 1 << 10, 1 << 10, [])
         null = os.open(os.devnull, os.O_RDWR)
 
@@ -113,6 +113,7 @@ class Zygote:
             solution.main()
             return len(fds) - 2, len(fds) - 1
 
+        mappings.join()
         gc.collect()
         gc.freeze()
         first = self.rooms.open() if self.rooms else 0
