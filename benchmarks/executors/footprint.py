@@ -1,0 +1,148 @@
+"""What a pool holds of the machine while it rests: memory, descriptors, processes, mounts, groups, files, IPC."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import psutil
+
+_MIB = 1 << 20
+_GROUPS = Path("/sys/fs/cgroup")
+_PREFIX = "temper-sandbox"
+_PROGRAMS_FILES = "temper-soak-"
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """One look at the pool's family. Memory is MiB resident, pages shared with others included."""
+
+    supervisor_mib: float
+    worker_mib: float
+    """The largest worker."""
+    zygote_mib: float
+    """The largest of the jails' own interpreters, judges included."""
+    supervisor_descriptors: int
+    worker_descriptors: int
+    """Of all workers."""
+    zygote_descriptors: int
+    """Of all the jails' own interpreters; 0 where the kernel shows them to root alone."""
+    supervisor_threads: int
+    processes: int
+    """All descendants, the dead that nobody has waited for included."""
+    mounts: int
+    """Of the supervisor's namespace."""
+    groups: int
+    """Control groups of this pool's, or of nobody's who lives."""
+    folders: int
+    """Temporary folders of this pool's, or of nobody's who lives."""
+    files: int
+    """What programs tried to leave in /tmp and /dev/shm."""
+    ipc_objects: int
+    """System V queues, semaphores and memory, and POSIX queues where they are mounted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How to speak of one figure, and how much it may grow from the first look to the last."""
+
+    about: str
+    tolerance: float
+
+
+ROWS = {
+    "supervisor_mib": Row("memory of the supervisor, MiB", 24.0),
+    "worker_mib": Row("memory of the largest worker, MiB", 8.0),
+    "zygote_mib": Row("memory of the largest zygote, MiB", 8.0),
+    "supervisor_descriptors": Row("descriptors of the supervisor", 0),
+    "worker_descriptors": Row("descriptors of the workers", 0),
+    "zygote_descriptors": Row("descriptors of the zygotes", 0),
+    "supervisor_threads": Row("threads of the supervisor", 0),
+    "processes": Row("processes of the family", 0),
+    "mounts": Row("mounts", 0),
+    "groups": Row("control groups", 0),
+    "folders": Row("temporary folders", 0),
+    "files": Row("files of programs on the host", 0),
+    "ipc_objects": Row("System V objects and message queues", 0),
+}
+assert list(ROWS) == [field.name for field in fields(Footprint)]
+
+
+def look() -> Footprint:
+    """At this process and all it started; only sensible while no program runs."""
+    me = psutil.Process()
+    family = me.children(recursive=True)
+    workers = [member for member in family if _module(member) == "worker"]
+    zygotes = [member for member in family if _module(member) == "zygote"]
+    pids = {member.pid for member in family}
+    return Footprint(
+        supervisor_mib=_resident(me),
+        worker_mib=max(map(_resident, workers), default=0.0),
+        zygote_mib=max(map(_resident, zygotes), default=0.0),
+        supervisor_descriptors=_descriptors(me),
+        worker_descriptors=sum(map(_descriptors, workers)),
+        zygote_descriptors=sum(map(_descriptors, zygotes)),
+        supervisor_threads=threading.active_count(),
+        processes=len(family),
+        mounts=len(Path("/proc/mounts").read_text().splitlines()),
+        groups=sum(_is_ours(folder, pids) for folder in _groups()),
+        folders=sum(_is_ours(folder, pids) for folder in _temporary().glob(f"{_PREFIX}-*")),
+        files=sum(1 for place in {_temporary(), Path("/tmp"), Path("/dev/shm")} for _ in _left(place)),
+        ipc_objects=_ipc_objects(),
+    )
+
+
+def _module(member: psutil.Process) -> str:
+    """Which of the sandbox's modules a process was started with."""
+    with contextlib.suppress(psutil.Error):
+        words: list[str] = member.cmdline()
+        return words[-2] if len(words) > 2 else ""
+    return ""
+
+
+def _resident(member: psutil.Process) -> float:
+    with contextlib.suppress(psutil.Error):
+        return float(member.memory_info().rss) / _MIB
+    return 0.0
+
+
+def _descriptors(member: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):
+        return int(member.num_fds())
+    return 0
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir())
+
+
+def _left(place: Path) -> Iterator[Path]:
+    return place.glob(f"{_PROGRAMS_FILES}*")
+
+
+def _groups() -> Iterator[Path]:
+    for folder, below, _ in os.walk(_GROUPS):
+        for name in below:
+            if name.startswith(f"{_PREFIX}-"):
+                yield Path(folder, name)
+
+
+def _is_ours(folder: Path, pids: set[int]) -> bool:
+    """Made by one of `pids`, or by one who is dead; another pool on this machine is not this one's doing."""
+    maker = int(folder.name.split("-")[2])
+    return maker in pids or not Path("/proc", str(maker)).exists()
+
+
+def _ipc_objects() -> int:
+    found = 0
+    for kind in ("shm", "sem", "msg"):
+        with contextlib.suppress(OSError):
+            found += len(Path("/proc/sysvipc", kind).read_text().splitlines()) - 1
+    with contextlib.suppress(OSError):
+        found += len(os.listdir("/dev/mqueue"))
+    return found
