@@ -25,7 +25,7 @@ from executors.footprint import ROWS, Footprint, look
 from executors.machine import ROOT, command, facts, prose
 from executors.trial import Trial
 
-from engine.sandbox import Limits, Pool, Program, Verdict
+from engine.sandbox import Call, Limits, Pool, Program, Verdict
 
 PROGRAMS = 200_000
 EVERY = 5_000
@@ -35,9 +35,15 @@ _AHEAD = 64
 """Programs a worker that wait for their turn."""
 _SHOWN = 20
 """Verdicts that were not allowed, of which more would say no more."""
-_MET = Program(
-    "import time\ntime.sleep(.05)\ndef f(): return 1", entry_point="f", test="def check(c): assert c() == 1"
+_SLOW = "import time\ntime.sleep(.03)\ndef f(x): return x"
+_RESTING = (
+    Program(_SLOW, calls=(Call("f(1)", 1),)),
+    Program(
+        _SLOW, entry_point="f", test="def check(candidate):\n    for x in (1, 2): assert candidate(x) == x"
+    ),
+    Program(_SLOW, test="assert f(1) == 1", together=True),
 )
+"""One for each of a worker's jails: the programs', the judge's, and that of tests beside their program."""
 _ROUNDS = 6
 
 
@@ -143,11 +149,12 @@ def note(record: Record, trial: Trial, future: Future[Verdict]) -> None:
 
 
 def settle(pool: Pool, workers: int) -> None:
-    """Bring every worker to the same rest: programs slow enough that none is left out rebuild what is spent."""
-    futures = [pool.submit(_MET, Limits()) for _ in range(_ROUNDS * workers)]
-    names = {future.result().name for future in futures}
-    if names != {"passed"}:
-        raise RuntimeError(f"a right program got {', '.join(sorted(names - {'passed'}))}")
+    """Bring every worker to the same rest: programs too slow for one worker to run them all rebuild what is spent."""
+    for program in _RESTING:
+        futures = [pool.submit(program, Limits()) for _ in range(_ROUNDS * workers)]
+        names = {future.result().name for future in futures}
+        if names != {"passed"}:
+            raise RuntimeError(f"a right program got {', '.join(sorted(names - {'passed'}))}")
 
 
 def short(seen: Footprint) -> str:
