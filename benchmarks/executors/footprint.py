@@ -64,7 +64,9 @@ ROWS = {
     "zygote_descriptors": Row("descriptors of the zygotes", 0),
     "supervisor_threads": Row("threads of the supervisor", 0),
     "processes": Row("processes of the family", 0),
-    "mounts": Row("mounts", 0),
+    "mounts": Row(
+        "mounts", 2
+    ),  # a machine may mount something meanwhile; a jail that leaks does it by the hundred
     "groups": Row("control groups", 0),
     "folders": Row("temporary folders", 0),
     "files": Row("files of programs on the host", 0),
