@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from executors import honest, hostile
-from executors.footprint import ROWS, Footprint, look
+from executors.footprint import ROWS, Footprint, Lookout
 from executors.machine import ROOT, command, facts, prose
 from executors.trial import Trial
 
@@ -107,6 +107,7 @@ def programs(soak: Soak, level: str) -> Iterator[Trial]:
 def run(soak: Soak, say: Callable[[str], None] = lambda line: None) -> Record:
     """Run all programs through one pool, looking at it in between."""
     record = Record()
+    lookout = Lookout()
     began = time.monotonic()
     with Pool(soak.workers) as pool:
         record.level = pool.level
@@ -116,7 +117,7 @@ def run(soak: Soak, say: Callable[[str], None] = lambda line: None) -> Record:
             run_lot(pool, lot, record, soak.workers)
             done += len(lot)
             settle(pool, soak.workers)
-            record.looks.append(look())
+            record.looks.append(lookout.look())
             rate = done / (time.monotonic() - began)
             say(
                 f"{done:,} of {soak.programs:,}, {rate:.0f}/s, {record.wrong} not allowed; {short(record.looks[-1])}"
@@ -208,10 +209,11 @@ def page(soak: Soak, record: Record) -> str:
     about = (
         f"A tenth of the programs, drawn with seed {soak.seed}, is hostile; the others are right and wrong programs in "
         f"all forms{', HumanEval among them' if soak.data else ''}. One pool runs them all. It was looked at after "
-        f"every {soak.every:,} programs, at rest; start is the first look, when all jails are warm. Memory is resident "
-        "memory, pages shared with others included."
+        f"every {soak.every:,} programs, at rest; start is the first look, when all jails are warm, and middle the one "
+        "halfway. Memory is resident memory, pages shared with others included."
     )
-    faults = "".join(f"- {fault}\n" for fault in record.faults)
+    faults = "".join(f"\n- {fault}" for fault in record.faults)
+    faults += "\n" * bool(faults)
     return f"""# A soak of the sandbox
 
 {prose(head)}
@@ -219,7 +221,6 @@ def page(soak: Soak, record: Record) -> str:
 {prose(about)}
 
 {table(record)}
-
 {faults}
 ## Verdicts
 

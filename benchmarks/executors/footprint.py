@@ -33,14 +33,16 @@ class Footprint:
     zygote_descriptors: int
     """Of all the jails' own interpreters; 0 where the kernel shows them to root alone."""
     supervisor_threads: int
+    workers: int
+    """All that were ever seen: one more is one that died and was replaced."""
     processes: int
     """All descendants, the dead that nobody has waited for included."""
     mounts: int
     """Of the supervisor's namespace."""
     groups: int
-    """Control groups of this pool's, or of nobody's who lives."""
+    """Control groups made by any of those workers."""
     folders: int
-    """Temporary folders of this pool's, or of nobody's who lives."""
+    """Temporary folders made by any of those workers."""
     files: int
     """What programs tried to leave in /tmp and /dev/shm."""
     ipc_objects: int
@@ -63,6 +65,7 @@ ROWS = {
     "worker_descriptors": Row("descriptors of the workers", 0),
     "zygote_descriptors": Row("descriptors of the zygotes", 0),
     "supervisor_threads": Row("threads of the supervisor", 0),
+    "workers": Row("workers started", 0),
     "processes": Row("processes of the family", 0),
     "mounts": Row(
         "mounts", 2
@@ -75,28 +78,40 @@ ROWS = {
 assert list(ROWS) == [field.name for field in fields(Footprint)]
 
 
-def look() -> Footprint:
-    """At this process and all it started; only sensible while no program runs."""
-    me = psutil.Process()
-    family = me.children(recursive=True)
-    workers = [member for member in family if _module(member) == "worker"]
-    zygotes = [member for member in family if _module(member) == "zygote"]
-    pids = {member.pid for member in family}
-    return Footprint(
-        supervisor_mib=_resident(me),
-        worker_mib=max(map(_resident, workers), default=0.0),
-        zygote_mib=max(map(_resident, zygotes), default=0.0),
-        supervisor_descriptors=_descriptors(me),
-        worker_descriptors=sum(map(_descriptors, workers)),
-        zygote_descriptors=sum(map(_descriptors, zygotes)),
-        supervisor_threads=threading.active_count(),
-        processes=len(family),
-        mounts=len(Path("/proc/mounts").read_text().splitlines()),
-        groups=sum(_is_ours(folder, pids) for folder in _groups()),
-        folders=sum(_is_ours(folder, pids) for folder in _temporary().glob(f"{_PREFIX}-*")),
-        files=sum(1 for place in {_temporary(), Path("/tmp"), Path("/dev/shm")} for _ in _left(place)),
-        ipc_objects=_ipc_objects(),
-    )
+class Lookout:
+    """Looks at this process and all it started. Other pools on the machine are none of its business."""
+
+    def __init__(self) -> None:
+        self.workers: set[int] = set()
+        """Process numbers of all that were ever seen."""
+
+    def look(self) -> Footprint:
+        """Only sensible while no program runs."""
+        me = psutil.Process()
+        family = me.children(recursive=True)
+        workers = [member for member in family if _module(member) == "worker"]
+        zygotes = [member for member in family if _module(member) == "zygote"]
+        self.workers |= {member.pid for member in workers}
+        return Footprint(
+            supervisor_mib=_resident(me),
+            worker_mib=max(map(_resident, workers), default=0.0),
+            zygote_mib=max(map(_resident, zygotes), default=0.0),
+            supervisor_descriptors=_descriptors(me),
+            worker_descriptors=sum(map(_descriptors, workers)),
+            zygote_descriptors=sum(map(_descriptors, zygotes)),
+            supervisor_threads=threading.active_count(),
+            workers=len(self.workers),
+            processes=len(family),
+            mounts=len(Path("/proc/mounts").read_text().splitlines()),
+            groups=sum(map(self._is_ours, _groups())),
+            folders=sum(map(self._is_ours, _temporary().glob(f"{_PREFIX}-*"))),
+            files=sum(1 for place in {_temporary(), Path("/tmp"), Path("/dev/shm")} for _ in _left(place)),
+            ipc_objects=_ipc_objects(),
+        )
+
+    def _is_ours(self, folder: Path) -> bool:
+        """By the maker's number in its name."""
+        return int(folder.name.split("-")[2]) in self.workers
 
 
 def _module(member: psutil.Process) -> str:
@@ -132,12 +147,6 @@ def _groups() -> Iterator[Path]:
         for name in below:
             if name.startswith(f"{_PREFIX}-"):
                 yield Path(folder, name)
-
-
-def _is_ours(folder: Path, pids: set[int]) -> bool:
-    """Made by one of `pids`, or by one who is dead; another pool on this machine is not this one's doing."""
-    maker = int(folder.name.split("-")[2])
-    return maker in pids or not Path("/proc", str(maker)).exists()
 
 
 def _ipc_objects() -> int:

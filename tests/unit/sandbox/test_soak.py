@@ -51,15 +51,16 @@ def test_a_tenth_of_the_programs_is_hostile_and_the_same_for_a_seed(soak: Module
 
 def test_growth_and_wrong_verdicts_are_noticed(soak: ModuleType) -> None:
     """A pool that is left with one more descriptor, and a right program held against another verdict."""
-    record = soak.Record(looks=[soak.look()])
+    lookout = soak.Lookout()
+    record = soak.Record(looks=[lookout.look()])
     with open(os.devnull):
-        record.looks.append(soak.look())
+        record.looks.append(lookout.look())
     assert record.grown() == ["supervisor_descriptors"] and not record.held
     assert soak.outcome(record) == "descriptors of the supervisor grew by 1"
-
     record = soak.Record(looks=record.looks[:1])
     with soak.Pool(1) as pool:
         trial = soak.Trial("right, by mistake", soak.Program("x = 1"), ("wrong",))
         soak.run_lot(pool, [trial], record, 1)
     assert record.wrong == 1 and not record.held
+    assert "- right, by mistake: passed" in soak.page(soak.Soak(1), record)
     assert record.faults == ["right, by mistake: passed () where wrong was due"]

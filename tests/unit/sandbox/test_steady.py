@@ -76,7 +76,7 @@ def test_up_to_sixteen_times_as_many_change_none() -> None:
     for place, (program, name) in enumerate(OTHERS * 4):
         programs.insert(4 * place, program)
         expected.insert(4 * place, name)
-    limits = Limits(cpu_seconds=2.0, wall_seconds=6.0)
+    limits = Limits(cpu_seconds=3.0, wall_seconds=9.0)
     for factor in (1, 2, 4, 8, 16):
         assert _names(programs, factor, limits) == expected, factor
 
