@@ -57,7 +57,7 @@ def test_growth_and_wrong_verdicts_are_noticed(soak: ModuleType) -> None:
         record.looks.append(lookout.look())
     assert record.grown() == ["supervisor_descriptors"] and not record.held
     assert soak.outcome(record) == "descriptors of the supervisor grew by 1"
-    record = soak.Record(looks=record.looks[:1])
+    record = soak.Record(looks=record.looks[:1], seconds=1.0)
     with soak.Pool(1) as pool:
         trial = soak.Trial("right, by mistake", soak.Program("x = 1"), ("wrong",))
         soak.run_lot(pool, [trial], record, 1)
