@@ -45,10 +45,12 @@ class Answers:
     def __init__(self, due: tuple[bytes, ...]) -> None:
         self.reply = b""
         self.due = deque(due)
+        self.greeted = False
 
     def hear(self, frame: wire.Frame) -> Decision | None:
         """As expected to the byte, or the judge is asked."""
-        if frame.kind == b"R":
+        if frame.kind == b"R" and not frame.body and not self.greeted:
+            self.greeted = True  # all that is said is kept for the judge, so this is heard once
             return None
         if frame.kind != b"V" or frame.body != self.due[0]:
             raise AskTheJudge

@@ -142,8 +142,8 @@ class Trial:
         known = self.raised.get(id(error))
         if known:
             return Ruling(known[1].verdict(), known[1].describe())
-        text = f": {error}" if str(error) else ""
-        return Ruling("wrong", one_line(f"{type(error).__name__}{text}{_place(error)}"))
+        text = _text(error)
+        return Ruling("wrong", one_line(f"{type(error).__name__}{text and f': {text}'}{_place(error)}"))
 
     def _settle(self, verdict: str, detail: str) -> NoReturn:
         self.ruling = self.ruling or Ruling(verdict, one_line(detail))
@@ -285,6 +285,14 @@ def _apply_changes(arguments: list, changed: list) -> None:
         elif type(mine) is dict or type(mine) is set:
             mine.clear()
             mine.update(theirs)
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; nothing where it has no text, as one that holds a program's int of 5,000 digits."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def _place(error: BaseException) -> str:

@@ -135,9 +135,9 @@ class Session:
             "ahead": self.foreseen.calls,
             "said": bytes(self.said),
         }
-        self.judge, self.ruled = self.summon(), False
         file = as_file(marshal.dumps(job))
         try:
+            self.judge, self.ruled = self.summon(), False
             self.judge.try_case(file, channel)
         finally:
             os.close(file)
@@ -205,7 +205,7 @@ class Session:
         if self.case.command:
             self.heard = (self.heard + data)[: len(self.case.command.record) + 1]
             return True
-        if self.foreseen.answers:
+        if self.foreseen.answers and not self.seen.settled:
             self.said += data
         try:
             for frame in self.inbox.feed(data):
