@@ -59,8 +59,10 @@ class Pool:
         self.mode = mode
         levels = _levels_between(level, ceiling, mode)
         setup = Setup(mode == "fresh", preload, packages_of(preload))
-        self._processes = [Process(levels, setup, _DEFAULT.disk_mb) for _ in range(workers)]
+        self._processes: list[Process] = []
         try:
+            for _ in range(workers):
+                self._processes.append(Process(levels, setup, _DEFAULT.disk_mb))
             for process in self._processes:
                 process.wait_until_open()
         except BaseException:

@@ -35,10 +35,16 @@ class Process:
         self._start()
 
     def _start(self, *, after: int | None = None) -> None:
-        """`after`: the worker this one replaces, whose leavings it clears first."""
-        link, theirs = socket.socketpair()
-        with theirs:
-            self.process = start_interpreter("worker", theirs.fileno())
+        """`after`: the worker this one replaces, whose leavings it clears first. Raises WishError."""
+        try:
+            link, theirs = socket.socketpair()
+            with theirs:
+                self.process = start_interpreter("worker", theirs.fileno())
+        except OSError as error:
+            raise WishError(
+                f"a sandbox worker cannot be started: {error}",
+                "leave this process room for more processes, memory and descriptors",
+            ) from None
         link.setblocking(False)
         self._inbox = wire.Inbox(_TRUSTED_BYTES)
         with self._lock:
@@ -94,6 +100,8 @@ class Process:
 
     def receive(self, deadline: float) -> list[wire.Frame]:
         """What has come, after waiting for something to come; perhaps no whole frame yet. Raises WorkerDied."""
+        if self.link.fileno() < 0:
+            raise WorkerDied("it could not be started again")
         poll = select.poll()
         poll.register(self.link, select.POLLIN | (select.POLLOUT if self._unsent else 0))
         ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)

@@ -55,3 +55,20 @@ def test_large_programs_and_large_answers_pass_each_other() -> None:
     with Pool(1) as pool:
         verdicts = list(pool.run_many([large] * 6, Limits(output_kb=4096)))
     assert [len(v.stdout) for v in verdicts] == [40 << 16] * 6
+
+
+def test_a_worker_that_cannot_be_started_again_costs_verdicts_not_the_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    with Pool(1) as pool:
+        assert pool.run(QUICK).passed
+        with monkeypatch.context() as patched:
+            patched.setattr("engine.sandbox.process.start_interpreter", refused)
+            pool._processes[0].process.kill()
+            verdict = pool.run(QUICK)
+            assert verdict.name == "infra" and "cannot be started" in verdict.detail
+            assert pool.run(QUICK).name == "infra"
+        assert pool.run(QUICK).passed
