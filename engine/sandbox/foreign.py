@@ -163,8 +163,7 @@ def _compiler_verdict(verdict: Verdict, row: Language) -> Verdict:
     if verdict.exit_code == _NOT_STARTED and not (verdict.stderr or verdict.stdout):
         return replace(verdict, name="infra", detail="the compiler could not be started in its jail")
     said = verdict.stderr or verdict.stdout
-    lines = [line for line in said.splitlines() if line.strip()]
-    wrong = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else verdict.detail)
+    wrong = _shown(row.signs.complaint, said) or _likely(said, "error", "Error") or verdict.detail
     return replace(verdict, name="compile_error", detail=one_line(wrong), stderr=said, stdout="")
 
 
@@ -188,18 +187,27 @@ def _explained(verdict: Verdict, signs: Signs, *, tested: bool) -> Verdict:
         ("compile_error", signs.unreadable, words),
         ("wrong", signs.wrong if tested else "", f"{words}\n{verdict.stdout[-_LAST_WORDS:]}"),
     ):
-        if sign and (found := re.search(sign, where)):
-            return replace(verdict, name=name, detail=one_line(_line_of(where, found)))
+        if sign and re.search(sign, where):
+            return replace(verdict, name=name, detail=one_line(_shown(sign, where)))
     if tested and signs.wrong_code is not None and verdict.exit_code == signs.wrong_code:
         return replace(verdict, name="wrong", detail=f"the test left with exit code {verdict.exit_code}")
-    lines = [line for line in words.splitlines() if line.strip()]
-    said = next((line for line in lines if "rror" in line or "xception" in line or "panic" in line), "")
-    said = said or (lines[-1] if lines else "")
+    said = _shown(signs.died, words) or _likely(words, "rror", "xception", "panic")
     return replace(verdict, detail=one_line(f"{verdict.detail}: {said}" if said else verdict.detail))
 
 
-def _line_of(text: str, found: re.Match[str]) -> str:
-    """The line a sign begins in."""
+def _shown(sign: str, text: str) -> str:
+    """What a sign's groups found, or the line it was found in; empty where it was not."""
+    found = re.search(sign, text) if sign else None
+    if not found:
+        return ""
+    if found.re.groups:
+        return ": ".join(part for part in found.groups() if part)
     start = text.rfind("\n", 0, found.start()) + 1
     end = text.find("\n", found.start())
     return text[start : end if end >= 0 else len(text)]
+
+
+def _likely(text: str, *words: str) -> str:
+    """The first line with one of `words`, else the last line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if any(word in line for word in words)), lines[-1] if lines else "")

@@ -18,7 +18,10 @@ _COMPILER = Limits(
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What a failed program's last words are searched for: its language's own messages, as regular expressions."""
+    """What a failed program's last words are searched for: its language's own messages, as regular expressions.
+
+    The line a message begins in is shown, or only what is in a pattern's groups, where it has any.
+    """
 
     wrong: str = ""
     """An assertion that does not hold; asked only where there is a test."""
@@ -28,6 +31,10 @@ class Signs:
     """The source was refused before it ran, for languages without a compiler."""
     wrong_code: int | None = None
     """The exit code that means a failed test where tests of the language say no word."""
+    complaint: str = ""
+    """What the compiler says of a program it refuses; else the first line with the word error."""
+    died: str = ""
+    """What is said of an error that ended the program; else the first line that sounds like one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +141,12 @@ _JS_RECORD = (
     "globalThis.process.once('beforeExit', () => fs.writeSync(3, 'SECRET')))\");"
 )
 _JS_SIGNS = Signs(
-    wrong=r"AssertionError",
+    wrong=r"(?m)^(?:Uncaught )?(AssertionError[^\n]*)",
     memory=r"JavaScript heap out of memory|Array buffer allocation failed",
-    unreadable=r"SyntaxError: [^\n]*\n +at (?:wrapSafe|internalCompile|compileSource|compileFunction|new Script)",
+    unreadable=(
+        r"(program\.m?js:\d+)\n[^\0]*?(SyntaxError: [^\n]*)"
+        r"\n +at (?:wrapSafe|internalCompile|compileSource|compileFunction|new Script)"
+    ),
 )
 _NODE = ("{node}", "--max-old-space-size={heap_mb}")
 _SMALL_JVM = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xshare:auto")
@@ -199,7 +209,12 @@ LANGUAGES: dict[str, Language] = {
             '{ long record_SECRET(int, const void *, unsigned long) __asm__("write");'
             ' (void)record_SECRET(3, "SECRET", sizeof "SECRET" - 1); }'
         ),
-        signs=Signs(wrong=r"Assertion [^\n]* failed\.", memory=r"std::bad_alloc"),
+        signs=Signs(
+            wrong=r"Assertion [^\n]* failed\.",
+            memory=r"std::bad_alloc",
+            complaint=r"(?m)^[^\s:]+:\d+:\d+: (?:fatal )?error: ",
+            died=r"(terminate called [^\n]*)(?:\n *(what\(\):[^\n]*))?",
+        ),
         folders=("/usr/include", "/usr/libexec/gcc"),
     ),
     "java": Language(
@@ -253,7 +268,12 @@ LANGUAGES: dict[str, Language] = {
         built=("program",),
         run=("./program",),
         completion=before_brace('; ::std::fs::write("/dev/fd/3", "SECRET").unwrap();'),
-        signs=Signs(wrong=r"assertion [^\n]*failed", memory=r"memory allocation of \d+ bytes failed"),
+        signs=Signs(
+            wrong=r"assertion [^\n]*failed",
+            memory=r"memory allocation of \d+ bytes failed",
+            complaint=r"(?m)^(error[^\n]*)\n +--> ([^\n]*)",
+            died=r"(panicked at [^\n:]*:\d+:\d+):\n([^\n]*)",
+        ),
         root=("--print", "sysroot"),
     ),
     "go": Language(
@@ -270,7 +290,7 @@ LANGUAGES: dict[str, Language] = {
         folders=("/usr/share/go-*",),
         environment={
             **{"CGO_ENABLED": "0", "GO111MODULE": "off", "GOTOOLCHAIN": "local", "GOTELEMETRY": "off"},
-            **{"GOFLAGS": "-buildvcs=false", "GOPATH": "/tmp/go", "GOCACHE": "{stock}"},
+            **{"GOFLAGS": "-buildvcs=false -vet=off", "GOPATH": "/tmp/go", "GOCACHE": "{stock}"},
         },
         stock=("{go}", "list", "-e", "-export", *_GO_STOCK),
         processes=16,
@@ -307,6 +327,7 @@ LANGUAGES: dict[str, Language] = {
             wrong=r"\d failure",
             memory=r"not enough memory",
             unreadable=r"\A\S*lua\S*: program\.lua:\d+: (?![^\0]*stack traceback)",
+            died=r"lua[\d.]*: ([^\n]*)",
         ),
         version=("-v",),
         folders=("/usr/share/lua", "/usr/local/share/lua"),
