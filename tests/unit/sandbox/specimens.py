@@ -219,7 +219,7 @@ fn main() {
         wrong="fn add(a: i64, b: i64) -> i64 { a + b + 1 }",
         leaves="fn add(_a: i64, _b: i64) -> i64 { std::process::exit(0) }",
         forges=(
-            "fn add(_a: i64, _b: i64) -> i64 { for fd in 1..4 { let _ = std::fs::write(format!(\"/dev/fd/{}\", fd), "
+            'fn add(_a: i64, _b: i64) -> i64 { for fd in 1..4 { let _ = std::fs::write(format!("/dev/fd/{}", fd), '
             '"passed 000000000000000000000000"); } std::process::exit(0) }'
         ),
         test="fn main() {\n    let candidate = add;\n    assert_eq!(candidate(2, 2), 4);\n    assert_eq!(candidate(-1, 1), 0);\n}\n",
@@ -292,8 +292,8 @@ func main() {
             "os",
         ),
         test=(
-            "func TestAdd(t *testing.T) {\n\tif got := add(2, 2); got != 4 {\n\t\tt.Errorf(\"got %d\", got)\n\t}\n"
-            "\tif got := add(-1, 1); got != 0 {\n\t\tt.Errorf(\"got %d\", got)\n\t}\n}\n"
+            'func TestAdd(t *testing.T) {\n\tif got := add(2, 2); got != 4 {\n\t\tt.Errorf("got %d", got)\n\t}\n'
+            '\tif got := add(-1, 1); got != 0 {\n\t\tt.Errorf("got %d", got)\n\t}\n}\n'
         ),
         broken=_go('return "three"'),
         complaint=r"program_test\.go:3:.*cannot use \"three\"",
