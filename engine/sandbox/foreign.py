@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ _OVER_LIMIT = ("cpu_limit", "wall_limit", "memory_limit", "output_limit", "proce
 _SECRET_LETTERS = 24
 _NOT_STARTED = 70
 _COMMON_SIGNS = {
-    "disk_limit": "No space left on device",
+    "disk_limit": "No space left on device|File too large",
     "process_limit": r"Resource temporarily unavailable|unable to create (?:new )?native thread",
 }
 
@@ -169,6 +170,8 @@ def _compiler_verdict(verdict: Verdict, row: Language) -> Verdict:
 
 def _over_limits(verdict: Verdict) -> Verdict:
     """With what any program says that is refused room on its disk, or a process."""
+    if verdict.signal == signal.SIGXFSZ:
+        return replace(verdict, name="disk_limit", detail="a file as large as the whole disk")
     if verdict.name in ("runtime_error", "signal"):
         for name, sign in _COMMON_SIGNS.items():
             if found := re.search(sign, verdict.stderr[-_LAST_WORDS:]):

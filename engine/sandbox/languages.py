@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from ..errors import WishError
 from .completion import Completion, append, before_brace, in_go, in_lua, is_go_test
@@ -43,6 +44,8 @@ class Language:
 
     source: str
     """The name a program's source is laid down under."""
+    suffixes: tuple[str, ...]
+    """By which files of it are known."""
     tools: dict[str, tuple[str, ...]]
     """Commands it needs, each with the names it may go by."""
     install: str
@@ -79,6 +82,20 @@ def find(name: str) -> Language:
     near = difflib.get_close_matches(name, ["python", *LANGUAGES], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise WishError(f"there is no language {name!r}", f"{hint}use one of {', '.join(['python', *LANGUAGES])}")
+
+
+def language_of(file: PurePath) -> str:
+    """The language a file is written in, by its suffix; one without is Python. Raises WishError for any other."""
+    suffix = file.suffix.lower()
+    if suffix in ("", ".py"):
+        return "python"
+    for name, row in LANGUAGES.items():
+        if suffix in row.suffixes:
+            return name
+    raise WishError(
+        f"no language that is run here has files that end in {suffix!r}, as {file} does",
+        f"name one of {', '.join(['python', *LANGUAGES])} (--language)",
+    )
 
 
 def _javascript(source: str) -> dict[str, str]:
@@ -173,6 +190,7 @@ _GO_STOCK = (
 LANGUAGES: dict[str, Language] = {
     "javascript": Language(
         source="program.js",
+        suffixes=(".js", ".mjs", ".cjs"),
         tools={"node": ("node", "nodejs")},
         install="Node.js (Debian: nodejs)",
         run=(*_NODE, "{source}"),
@@ -184,6 +202,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "typescript": Language(
         source="program.ts",
+        suffixes=(".ts", ".mts", ".cts"),
         tools={"tsc": ("tsc",), "node": ("node", "nodejs")},
         install="TypeScript (npm install --global typescript)",
         compile=(
@@ -200,6 +219,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "cpp": Language(
         source="program.cpp",
+        suffixes=(".cpp", ".cc", ".cxx"),
         tools={"g++": ("g++", "c++")},
         install="GCC's C++ compiler (Debian: g++)",
         compile=("{g++}", "-std=c++17", "-O1", "-pthread", "-o", "program", "{source}"),
@@ -219,6 +239,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "java": Language(
         source="Main.java",
+        suffixes=(".java",),
         tools={"javac": ("javac",), "java": ("java",)},
         install="a JDK (Debian: default-jdk-headless)",
         compile=(
@@ -242,6 +263,7 @@ LANGUAGES: dict[str, Language] = {
         signs=Signs(
             wrong=r"java\.lang\.AssertionError",
             memory=r"java\.lang\.OutOfMemoryError: (?!unable to create)|insufficient memory for the Java Run",
+            complaint=r"(?m)^[^\s:]+\.java:\d+: error: |java\.lang\.\w+Error",
         ),
         folders=("/etc/java-*",),
         processes=32,
@@ -249,6 +271,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "rust": Language(
         source="program.rs",
+        suffixes=(".rs",),
         tools={"rustc": ("rustc",), "cc": ("cc", "gcc", "clang")},
         install="Rust (https://rustup.rs) and a C linker (Debian: gcc)",
         compile=(
@@ -278,6 +301,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "go": Language(
         source="program.go",
+        suffixes=(".go",),
         tools={"go": ("go",)},
         install="Go (Debian: golang-go)",
         compile=("{go}", "{verb}", "{mode}", "-ldflags=-s -w", "-o", "program", "."),
@@ -298,6 +322,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "bash": Language(
         source="program.sh",
+        suffixes=(".sh", ".bash"),
         tools={"bash": ("bash",)},
         install="bash",
         run=("{bash}", "{source}"),
@@ -306,6 +331,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "perl": Language(
         source="program.pl",
+        suffixes=(".pl",),
         tools={"perl": ("perl",)},
         install="Perl (Debian: perl)",
         run=("{perl}", "-I.", "{source}"),
@@ -319,6 +345,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "lua": Language(
         source="program.lua",
+        suffixes=(".lua",),
         tools={"lua": ("lua5.4", "lua", "lua5.3")},
         install="Lua (Debian: lua5.4)",
         run=("{lua}", "{source}"),
