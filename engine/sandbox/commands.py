@@ -17,6 +17,7 @@ from .languages import LANGUAGES, find, language_of
 from .pool import Pool
 from .probe import Probe
 from .probe import probe as probe_machine
+from .remedies import PLACES, STEPS
 from .serve.options import CEILING, Options, take_token
 from .serve.server import serve as serve_programs
 from .toolchain import languages
@@ -215,7 +216,14 @@ def _table(found: Probe) -> str:
     for level, problem in found.levels.items():
         lines.append(f"  {level:8} {'works' if not problem else 'no: ' + problem}")
         if problem:
-            lines.append(f"  {'':8} needs {found.needs[level]}")
+            step = f"refused at {STEPS[found.steps[level]]}; " if found.steps[level] else ""
+            lines.append(f"  {'':8} {step}needs {found.needs[level]}")
+    if found.remedies:
+        lines.append(f"this looks like {', '.join(PLACES[place] for place in found.places)}")
+    for here, heading in ((True, "what helps here"), (False, "what helps elsewhere")):
+        chosen = [remedy for remedy in found.remedies if remedy.here == here]
+        lines += [heading] if chosen else []
+        lines += [f"  {remedy.step} ({PLACES[remedy.place]}): {remedy.how}" for remedy in chosen]
     return "\n".join(lines)
 
 
