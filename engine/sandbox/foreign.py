@@ -195,6 +195,8 @@ def _explained(verdict: Verdict, signs: Signs, *, tested: bool) -> Verdict:
     if tested and signs.wrong_code is not None and verdict.exit_code == signs.wrong_code:
         return replace(verdict, name="wrong", detail=f"the test left with exit code {verdict.exit_code}")
     said = _shown(signs.died, words) or _likely(words, "rror", "xception", "panic")
+    if tested and not said:
+        said = _shown(signs.died, verdict.stdout[-_LAST_WORDS:])
     return replace(verdict, detail=one_line(f"{verdict.detail}: {said}" if said else verdict.detail))
 
 
@@ -204,7 +206,7 @@ def _shown(sign: str, text: str) -> str:
     if not found:
         return ""
     if found.re.groups:
-        return ": ".join(part for part in found.groups() if part)
+        return ": ".join(part.rstrip(" :") for part in found.groups() if part)
     start = text.rfind("\n", 0, found.start()) + 1
     end = text.find("\n", found.start())
     return text[start : end if end >= 0 else len(text)]

@@ -158,7 +158,10 @@ _JS_RECORD = (
     "globalThis.process.once('beforeExit', () => fs.writeSync(3, 'SECRET')))\");"
 )
 _JS_SIGNS = Signs(
-    wrong=r"(?m)^(?:Uncaught )?(AssertionError[^\n]*)",
+    wrong=(
+        r"(?m)^(?:Uncaught )?(AssertionError[^\n]*)"
+        r"(?:[^\0]*?\n +(actual: [^\n]*[^\[{\n]),\n +(expected: [^\n]*[^\[{\n]),\n)?"
+    ),
     memory=r"JavaScript heap out of memory|Array buffer allocation failed",
     unreadable=(
         r"(program\.m?js:\d+)\n[^\0]*?(SyntaxError: [^\n]*)"
@@ -351,10 +354,13 @@ LANGUAGES: dict[str, Language] = {
         run=("{lua}", "{source}"),
         completion=in_lua,
         signs=Signs(
-            wrong=r"\d failure",
+            wrong=(
+                r"\d+\) \w+\n([^\n]*)(?=[^\0]*\nRan \d+ tests [^\n]*[1-9]\d* failure)"
+                r"|(Ran \d+ tests [^\n]*[1-9]\d* failure[^\n]*)"
+            ),
             memory=r"not enough memory",
             unreadable=r"\A\S*lua\S*: program\.lua:\d+: (?![^\0]*stack traceback)",
-            died=r"lua[\d.]*: ([^\n]*)",
+            died=r"lua[\d.]*: ([^\n]*)|\d+\) \w+\n([^\n]*)",
         ),
         version=("-v",),
         folders=("/usr/share/lua", "/usr/local/share/lua"),
