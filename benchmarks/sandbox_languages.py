@@ -295,8 +295,9 @@ def page(all_tried: list[Tried], absent: list[str], workers: int) -> str:
         "bodies and bodies that leave with exit code 0 must not. A model's answers come with the data and are not "
         "all right, and only the function itself is taken; they are what the speed is measured with: each is compiled "
         "and run (programs/s), then all are run again from what was compiled (again). CPU time is that of all the "
-        "pool's processes for a program, and a compile's is the difference between the two runs. Changed counts verdicts "
-        "that were another at the second run. Go has no problems in the data, so its programs were written for this."
+        "pool's processes for a program, and a compile's is the difference between the two runs. Changed counts "
+        "verdicts that were another at the second run. Go has no problems in the data, so its programs were written "
+        "for this."
     )
     missing = "".join(f"\n{line}.\n" for line in absent)
     return (
