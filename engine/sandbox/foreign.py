@@ -6,6 +6,7 @@ import hmac
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -37,13 +38,15 @@ class Foreign:
         self.builds = Builds()
         self._key = os.urandom(32)
         self._shown: tuple[str, ...] = ()
+        self._growing = threading.Lock()
 
     def run(self, program: Program, limits: Limits) -> Verdict:
         """One program's verdict. Raises WishError for a language or a wish that cannot be met here."""
         row = find(program.language)
         _refuse(program, self.level)
         toolchain = toolchain_of(program.language)
-        self._shown = tuple(dict.fromkeys((*self._shown, *toolchain.folders)))
+        with self._growing:  # several threads run programs: none may lose the folders another has added
+            self._shown = tuple(dict.fromkeys((*self._shown, *toolchain.folders)))
         job = _Job.of(program, row, toolchain, limits, self._secret(program))
         verdict = self._run(job, row.limits)
         form = "command" if program.test is None else "together"

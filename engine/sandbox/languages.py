@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from ..errors import WishError
-from .completion import Completion, append, before_brace, in_go, in_lua, is_go_test
+from .completion import (
+    Completion,
+    append,
+    before_brace,
+    in_bash,
+    in_cpp,
+    in_go,
+    in_javascript,
+    in_lua,
+    in_rust,
+    is_go_test,
+)
 from .verdict import File, Limits
 
 _COMPILER = Limits(
@@ -153,10 +164,6 @@ def _go(source: str) -> dict[str, str]:
     return {"verb": "build", "mode": "-p=2"}
 
 
-_JS_RECORD = (
-    ";eval(\"import('node:fs').then(fs => "
-    "globalThis.process.once('beforeExit', () => fs.writeSync(3, 'SECRET')))\");"
-)
 _JS_SIGNS = Signs(
     wrong=(
         r"(?m)^(?:Uncaught )?(AssertionError[^\n]*)"
@@ -197,7 +204,7 @@ LANGUAGES: dict[str, Language] = {
         tools={"node": ("node", "nodejs")},
         install="Node.js (Debian: nodejs)",
         run=(*_NODE, "{source}"),
-        completion=append(_JS_RECORD),
+        completion=in_javascript,
         signs=_JS_SIGNS,
         folders=("/usr/share/nodejs",),
         processes=16,
@@ -214,7 +221,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         built=("program.js",),
         run=(*_NODE, "program.js"),
-        completion=append(_JS_RECORD),
+        completion=in_javascript,
         signs=_JS_SIGNS,
         folders=("/usr/share/nodejs",),
         processes=16,
@@ -228,10 +235,7 @@ LANGUAGES: dict[str, Language] = {
         compile=("{g++}", "-std=c++17", "-O1", "-pthread", "-o", "program", "{source}"),
         built=("program",),
         run=("./program",),
-        completion=before_brace(
-            '{ long record_SECRET(int, const void *, unsigned long) __asm__("write");'
-            ' (void)record_SECRET(3, "SECRET", sizeof "SECRET" - 1); }'
-        ),
+        completion=in_cpp,
         signs=Signs(
             wrong=r"Assertion [^\n]* failed\.",
             memory=r"std::bad_alloc",
@@ -293,7 +297,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         built=("program",),
         run=("./program",),
-        completion=before_brace('; ::std::fs::write("/dev/fd/3", "SECRET").unwrap();'),
+        completion=in_rust,
         signs=Signs(
             wrong=r"assertion [^\n]*failed",
             memory=r"memory allocation of \d+ bytes failed",
@@ -329,7 +333,7 @@ LANGUAGES: dict[str, Language] = {
         tools={"bash": ("bash",)},
         install="bash",
         run=("{bash}", "{source}"),
-        completion=append("builtin printf %s SECRET >&3"),
+        completion=in_bash,
         signs=Signs(wrong_code=1, unreadable=r"program\.sh: line \d+: syntax error"),
     ),
     "perl": Language(

@@ -7,7 +7,17 @@ import re
 import pytest
 
 from engine.sandbox import completion
-from engine.sandbox.completion import append, before_brace, in_go, in_lua, is_go_test
+from engine.sandbox.completion import (
+    append,
+    before_brace,
+    in_bash,
+    in_cpp,
+    in_go,
+    in_javascript,
+    in_lua,
+    in_rust,
+    is_go_test,
+)
 from engine.sandbox.languages import LANGUAGES
 
 SECRET = "5ec2e7"
@@ -80,7 +90,7 @@ def test_go_tests_are_wrapped_and_programs_call_the_record_last() -> None:
     wrapped = in_go("package sums\n", test, SECRET)
     assert wrapped.source == f"package sums\n\n{test}"
     (file,) = wrapped.files
-    assert file.name == "record_test.go"
+    assert file.name == "a_record_test.go"
     text = file.data.decode()
     assert text.startswith("package sums\n")
     assert re.search(rf'm\.Run\(\); if code == 0 \{{.*"{SECRET}"', text)
@@ -102,3 +112,58 @@ def test_go_tests_are_wrapped_and_programs_call_the_record_last() -> None:
 )
 def test_a_go_test_is_known_by_its_functions(source: str, is_test: bool) -> None:
     assert is_go_test(source) is is_test
+
+
+@pytest.mark.parametrize(
+    ("test", "call"),
+    [
+        ("test();\n", "test()"),
+        ("x;\nassert.equal(add(1, 2), 3)", "assert.equal(add(1, 2), 3)"),
+        ("async function test() {}\nawait test();", "await test()"),
+        ("void test();", "test()"),
+        ("x\n(async () => {\n  await test();\n\n})();\n", "(async () => {\n  await test();\n\n})()"),
+    ],
+)
+def test_javascript_tells_when_its_last_call_is_done(test: str, call: str) -> None:
+    source = in_javascript("program", test, SECRET).source
+    assert f";Promise.resolve({call}).then(() => eval(" in source
+    assert source.count("test()") == test.count("test()")
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "if (x) test()",
+        "a(); b();",
+        "test() // and (more)",
+        "  test();",
+        "const x =\ntest();",
+        "function test() {}",
+        "assert.equal(f(1),\n  2);",
+        "(async () => { await 1; })();\nconst y = (() => 1)();",
+        "",
+    ],
+)
+def test_javascript_that_ends_otherwise_is_left_as_it_is(test: str) -> None:
+    assert in_javascript("program", test, SECRET).source.startswith(f"program\n{test}\n;eval(")
+
+
+def test_comments_behind_the_last_brace_have_no_say() -> None:
+    test = "int main() { check(); }\n// }\n\n  // the end }\n"
+    assert before_brace("TELL")("p", test, SECRET).source == test.replace("(); }", "();  TELL }").join(
+        ("p\n", "")
+    )
+
+
+def test_a_test_keeps_its_tools() -> None:
+    assert "\n  builtin set -e\n" in in_bash("set() { :; }", "f() {\n  set -e\n}", SECRET).source
+    rust = in_rust(
+        "macro_rules! assert_eq { () => {} }", "fn main() { assert_eq!(1, 1); x::assert!(y); }", SECRET
+    )
+    assert "::std::assert_eq!(1, 1); x::assert!(y);" in rust.source
+    own = "macro_rules! assert_eq { () => {} }\nfn main() { assert_eq!() }"
+    assert "::std::assert_eq" not in in_rust("", own, SECRET).source
+    cpp = in_cpp("one\ntwo", "int main() { assert(x); }", SECRET).source.splitlines()
+    assert cpp[:3] == ["#include <cassert>", '#line 1 "program.cpp"', "one"]
+    assert cpp[4:7] == ["#undef NDEBUG", "#include <cassert>", '#line 3 "program.cpp"']
+    assert "cassert" not in in_cpp("p", "int main() { check(x); }", SECRET).source

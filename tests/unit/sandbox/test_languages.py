@@ -200,3 +200,83 @@ def test_what_other_languages_cannot_have_is_refused(best: Pool) -> None:
     ):
         with pytest.raises(WishError, match=reason):
             best.run(Program("echo", language="bash", **fields), FAIR)  # type: ignore[arg-type]
+
+
+CHEATS = {
+    "a promise that is never kept": (
+        "javascript",
+        "function add(a, b) { return new Promise(() => {}); }",
+        "const assert = require('node:assert');\nasync function test() { assert.equal(await add(2, 2), 4); }\ntest();",
+    ),
+    "the same in a module": (
+        "javascript",
+        "import fs from 'node:fs';\nfunction add(a, b) { return new Promise(() => {}); }",
+        "import assert from 'node:assert';\nassert.equal(await add(2, 2), 4);",
+    ),
+    "an assert of its own": (
+        "cpp",
+        "#include <cassert>\n#undef assert\n#define assert(x)\nlong add(long, long) { return 0; }",
+        "",
+    ),
+    "no assert at all": ("cpp", "#define NDEBUG\n#include <cassert>\nlong add(long, long) { return 0; }", ""),
+    "a macro of its own": (
+        "rust",
+        "macro_rules! assert_eq { ($($t:tt)*) => {} }\nfn add(_a: i64, _b: i64) -> i64 { 0 }",
+        "",
+    ),
+    "a set of its own": ("bash", "set() { :; }; add() { echo 0; }", 'set -e\n[[ $(add 2 2) = "4" ]]\ntrue'),
+    "a trap on errors": ("bash", "trap 'exit 0' ERR; add() { echo 0; }", ""),
+    "a trap on the end": ("bash", "trap 'exit 0' EXIT; add() { echo 0; }", ""),
+    "no assertions in java": (
+        "java",
+        "class Problem {\n    static { ClassLoader.getSystemClassLoader().setDefaultAssertionStatus(false); }\n"
+        "    static long add(long a, long b) { return 0; }\n",
+        "",
+    ),
+    "a luaunit of its own": (
+        "lua",
+        "package.loaded.luaunit = setmetatable({LuaUnit = {run = function() return 0 end}},\n"
+        "    {__index = function() return function() end end})\nlocal function add(a, b) end",
+        "",
+    ),
+    "no test to be run": (
+        "go",
+        'package main\nimport (\n"os"\n"testing"\n)\nfunc init() { os.Args = append(os.Args, "-test.run=none") }\n'
+        "func add(a, b int) int { return 0 }\n",
+        "",
+    ),
+    "a goroutine that leaves": (
+        "go",
+        'package main\nimport (\n"runtime"\n"testing"\n)\nfunc add(a, b int) int { runtime.Goexit(); return 0 }\n',
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "test"),
+    [
+        pytest.param(*cheat, id=name, marks=next(p for p in ALL if p.values[0] == cheat[0]).marks)
+        for name, cheat in CHEATS.items()
+    ],
+)
+def test_a_program_that_takes_its_tests_tools_does_not_pass(
+    best: Pool, language: str, source: str, test: str
+) -> None:
+    program = Program(source, language=language, test=test or SPECIMENS[language].test)
+    assert best.run(program, FAIR).name in ("wrong", "incomplete", "runtime_error")
+
+
+@pytest.mark.parametrize("language", [p for p in ALL if p.values[0] in ("javascript", "typescript")])
+def test_an_asynchronous_test_is_waited_for(best: Pool, language: str) -> None:
+    later = "new Promise(done => setTimeout(() => done(a + b), 20))"
+    types = (": any", ": Promise<any>") if language == "typescript" else ("", "")
+    source = f"function add(a{types[0]}, b{types[0]}){types[1]} {{ return {later}; }}"
+    for last in ("test();", "(async () => {\n  await test();\n})();"):
+        test = (
+            "const assert = require('node:assert');\n"
+            f"async function test() {{ assert.equal(await add(2, 2), 4); }}\n{last}"
+        )
+        assert best.run(Program(source, language=language, test=test), FAIR).passed
+        wrong = source.replace("a + b", "a - b")
+        assert best.run(Program(wrong, language=language, test=test), FAIR).name == "wrong"
