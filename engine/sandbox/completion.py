@@ -67,10 +67,14 @@ def in_bash(source: str, test: str, secret: str) -> Tested:
 
 
 def in_cpp(source: str, test: str, secret: str) -> Tested:
-    """The header defines assert anew each time it is included, whatever a program has made of it."""
+    """The header defines assert anew each time it is included, whatever a program has made of it.
+
+    The header of all headers comes first where it is used, since only there the compiler can take it prepared.
+    """
     first = second = ""
     if re.search(r"\bassert\s*\(", test):
-        first = '#include <cassert>\n#line 1 "program.cpp"\n'
+        everything = re.search(r"^[ \t]*#[ \t]*include[ \t]*<bits/stdc\+\+\.h>", source, re.MULTILINE)
+        first = f'#include <{"bits/stdc++.h" if everything else "cassert"}>\n#line 1 "program.cpp"\n'
         second = f'#undef NDEBUG\n#include <cassert>\n#line {source.count(chr(10)) + 2} "program.cpp"\n'
     tell = (
         '{ long record_SECRET(int, const void *, unsigned long) __asm__("write");'

@@ -178,6 +178,7 @@ _JS_SIGNS = Signs(
 _NODE = ("{node}", "--max-old-space-size={heap_mb}")
 _SMALL_JVM = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xshare:auto")
 _JAVAC = ("{javac}", "-J-Xmx1g", "-J-XX:TieredStopAtLevel=1", *(f"-J{flag}" for flag in _SMALL_JVM))
+_GXX = ("{g++}", "-std=c++17", "-O1", "-pthread", "-I{stock}")
 _GO_STOCK = (
     *("bufio", "bytes", "cmp", "container/heap", "container/list", "container/ring", "context", "crypto/md5"),
     *("crypto/sha256", "encoding/binary", "encoding/hex", "encoding/json", "errors", "fmt", "hash/fnv", "io"),
@@ -232,7 +233,7 @@ LANGUAGES: dict[str, Language] = {
         suffixes=(".cpp", ".cc", ".cxx"),
         tools={"g++": ("g++", "c++")},
         install="GCC's C++ compiler (Debian: g++)",
-        compile=("{g++}", "-std=c++17", "-O1", "-pthread", "-o", "program", "{source}"),
+        compile=(*_GXX, "-o", "program", "{source}"),
         built=("program",),
         run=("./program",),
         completion=in_cpp,
@@ -243,6 +244,13 @@ LANGUAGES: dict[str, Language] = {
             died=r"(terminate called [^\n]*)(?:\n *(what\(\):[^\n]*))?",
         ),
         folders=("/usr/include", "/usr/libexec/gcc"),
+        # the header that includes all others, which the compiler reads in a fifth of the time when it is prepared
+        stock=(
+            *("/bin/sh", "-ec"),
+            'mkdir "$1/bits"; cd "$1/bits"; echo "#include_next <bits/stdc++.h>" > stdc++.h; shift; '
+            'exec "$@" -x c++-header -o stdc++.h.gch stdc++.h',
+            *("sh", "{stock}", *_GXX),
+        ),
     ),
     "java": Language(
         source="Main.java",

@@ -10,7 +10,7 @@ import pytest
 
 from engine.sandbox import File, Limits, Pool, Program
 from engine.sandbox.languages import LANGUAGES
-from engine.sandbox.toolchain import languages
+from engine.sandbox.toolchain import languages, toolchain_of
 
 FAIR = Limits(cpu_seconds=5, wall_seconds=20, memory_mb=512)
 MISSING = {name: found.missing for name, found in languages().items()}
@@ -195,3 +195,15 @@ def test_files_given_with_a_program_do_not_replace_it(best: Pool) -> None:
     assert best.run(program, FAIR).stdout == "first\n"
     other = replace(program, files=(File("word.h", b'#define WORD "second"'),))
     assert best.run(other, FAIR).stdout == "second\n"
+
+
+@needs("cpp")
+def test_the_prepared_header_is_used_and_changes_nothing(best: Pool) -> None:
+    assert (Path(toolchain_of("cpp").stock) / "bits/stdc++.h.gch").stat().st_size > 1 << 20
+    source = "#include<assert.h>\n#include<bits/stdc++.h>\nlong add(long x, long y) {\n    return x + y;\n"
+    test = "}\nint main() {\n    auto candidate = add;\n    assert(candidate(2, 3) == WANTED);\n}\n"
+    for wanted, name in (("5", "passed"), ("6", "wrong")):
+        program = Program(source, test=test.replace("WANTED", wanted), language="cpp")
+        verdict = best.run(program, FAIR)
+        assert verdict.name == name, verdict
+    assert "program.cpp:9: int main(): Assertion" in verdict.detail

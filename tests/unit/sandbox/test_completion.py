@@ -166,4 +166,6 @@ def test_a_test_keeps_its_tools() -> None:
     cpp = in_cpp("one\ntwo", "int main() { assert(x); }", SECRET).source.splitlines()
     assert cpp[:3] == ["#include <cassert>", '#line 1 "program.cpp"', "one"]
     assert cpp[4:7] == ["#undef NDEBUG", "#include <cassert>", '#line 3 "program.cpp"']
+    everything = in_cpp("#include<bits/stdc++.h>", "int main() { assert(x); }", SECRET).source
+    assert everything.startswith("#include <bits/stdc++.h>\n")
     assert "cassert" not in in_cpp("p", "int main() { check(x); }", SECRET).source
