@@ -87,8 +87,10 @@ class Case:
 
     @property
     def jail(self) -> str:
-        """Which of a worker's jails it is run in."""
-        return self.command.jail if self.command else "solution"
+        """Which of a worker's jails it is run in: solution, together, or a command's."""
+        if self.command:
+            return self.command.jail
+        return "together" if self.form == "together" else "solution"
 
     def pack(self) -> bytes:
         """As bytes for the worker, which trusts its pool: marshal reads them back in one step."""

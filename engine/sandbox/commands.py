@@ -1,9 +1,10 @@
-"""The sandbox's verbs: run one file, serve many, or probe what this machine can isolate."""
+"""The sandbox's verbs: run one file, serve many, measure, or probe what this machine can isolate."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from ..errors import WishError
+from .bench import bench as measure
 from .languages import LANGUAGES, find, language_of
 from .pool import Pool
 from .probe import Probe
@@ -225,6 +227,25 @@ def _table(found: Probe) -> str:
         lines += [heading] if chosen else []
         lines += [f"  {remedy.step} ({PLACES[remedy.place]}): {remedy.how}" for remedy in chosen]
     return "\n".join(lines)
+
+
+@sandbox.command()
+@click.option("--workers", type=click.IntRange(1), help="Programs side by side.  [default: one a CPU]")
+@click.option("--seconds", type=click.FloatRange(0.1), default=5.0, show_default=True, help="For each way.")
+@click.option("--level", type=click.Choice(LEVELS), help="Weakest isolation that will do.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+def bench(workers: int | None, seconds: float, level: str | None, as_json: bool) -> None:
+    """Measure how fast this machine judges short programs, in each mode."""
+    workers = workers or len(os.sched_getaffinity(0))
+    best, rows = measure(workers, seconds, level)
+    if as_json:
+        click.echo(json.dumps({"isolation": best, "workers": workers, "rows": [asdict(row) for row in rows]}))
+        return
+    click.echo(f"{workers} workers, isolation {best}, Python {platform.python_version()}\n")
+    click.echo(f"{'':36}{'programs/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9}{'misjudged':>11}")
+    for row in rows:
+        figures = f"{row.programs_per_second:11.0f}{row.p50_ms:9.1f}{row.p99_ms:9.1f}{row.cpu_ms:9.1f}"
+        click.echo(f"{row.way:36}{figures}{row.misjudged:11}")
 
 
 @sandbox.command()

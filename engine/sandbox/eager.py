@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable
 
-from . import kernel
+from . import kernel, mappings
 
 _SETUP, _REGISTER, _BUFFERS = 425, 427, 0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -51,7 +51,7 @@ def copy_at_fork(ring: int, pages: Iterable[int]) -> int:
     return sum(end - start for start, end in ranges) // _PAGE
 
 
-def written_by(sample: Callable[[int, int], object]) -> set[int]:
+def written_by(sample: Callable[[int, int], tuple[int, int]]) -> set[int]:
     """The pages a fork writes to while it does `sample`.
 
     `sample` is given two descriptors to leave open; their numbers are its to change, and it returns the new ones.
@@ -94,11 +94,4 @@ def present() -> set[int]:
 
 
 def _writable() -> Ranges:
-    ranges = []
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            place, rights = line.split()[:2]
-            if rights.startswith("rw") and rights.endswith("p"):
-                start, end = (int(part, 16) for part in place.split("-"))
-                ranges.append((start, end))
-    return ranges
+    return [(m.start, m.end) for m in mappings.read() if m.rights == "rw-p"]

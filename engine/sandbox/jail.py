@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import kernel, seccomp
+from . import init, kernel, seccomp
 
 INSIDE_UID = 1000
 SCRATCH = "/tmp"
@@ -49,6 +49,7 @@ _KEPT_CAPABILITIES = (
     kernel.CAP_SETUID,
     kernel.CAP_SYS_PTRACE,
 )
+_ROOM_CAPABILITIES = (kernel.CAP_NET_ADMIN, kernel.CAP_SYS_ADMIN)
 _SPACES = (
     kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 )
@@ -115,55 +116,80 @@ def enter_namespaces(shape: Shape, ask_for_maps: Callable[[], None]) -> None:
 
 
 def give_up_rights(shape: Shape) -> None:
-    """Drop what building needed and put the filter on; what stays serves only to end programs and wipe scratch."""
-    if shape.fresh:
-        _become_the_programs_user(shape)
-        return  # the filter would forbid the namespaces this process has yet to make
-    kernel.limit_capabilities(_KEPT_CAPABILITIES if shape.two_users else ())
+    """Drop what building needed and put the filter on; what stays serves only to end programs and wipe scratch.
+
+    A process that makes a room for each program keeps the rights to do so, and goes without the filter, which would
+    forbid it. Programs cannot see it: it is in none of their namespaces.
+    """
+    kept = _KEPT_CAPABILITIES if shape.two_users else ()
+    kernel.limit_capabilities((*_KEPT_CAPABILITIES, *_ROOM_CAPABILITIES) if shape.fresh else kept)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     # PID 1 is immune to signals from inside as long as it has no handler for them
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    seccomp.install(seccomp.jail_filter(memory_files=shape.level == "full"))
+    if not shape.fresh:
+        seccomp.install(seccomp.jail_filter(memory_files=shape.level == "full"))
 
 
-def _become_the_programs_user(shape: Shape) -> None:
-    """Where every program has namespaces of its own, none can see this process, which so needs no other user."""
+class Rooms:
+    """New namespaces of every kind and a scratch folder for one program after another, made by the jail's keeper.
+
+    The keeper makes most of them for itself and its next forks, since it has done so before: a fork would have to copy
+    every page it touches for it. Mounts and the user are left to the program's process, which alone is inside.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.filter_code = seccomp.jail_filter(memory_files=shape.level == "full")
+        self.outside = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self.lent = False
+        """The scratch folder is mounted here, where files can be collected from it when the program is gone."""
+
+    def open(self, *, lend: bool = False) -> int:
+        """Make a room; the next fork is in it. Its first process, whose end is the room's."""
+        kernel.unshare((_SPACES | kernel.CLONE_NEWCGROUP) & ~kernel.CLONE_NEWNS)
+        _raise_loopback()
+        self.lent = lend
+        if lend:
+            _mount_scratch(SCRATCH, self.shape)
+        return init.start()
+
+    def leave(self) -> None:
+        """What is forked from here on is outside of the room."""
+        kernel.enter(self.outside, kernel.CLONE_NEWPID)
+
+    def clear(self) -> None:
+        """Let a scratch folder go that was lent; another one has gone with its program."""
+        if self.lent:
+            kernel.detach(SCRATCH)
+
+    def move_in(self) -> None:
+        """In the program's process: a /proc and a user namespace of its own, then no right and the filter on."""
+        own = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        kernel.unshare(kernel.CLONE_NEWNS)
+        _mount_proc("/proc")
+        if not self.lent:
+            _mount_scratch(SCRATCH, self.shape)
+        os.chdir(SCRATCH)
+        become_runner(self.shape)
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        same = f"{INSIDE_UID} {INSIDE_UID} 1".encode()
+        for name, text in (("setgroups", b"deny"), ("uid_map", same), ("gid_map", same)):
+            file = os.open(name, os.O_WRONLY, dir_fd=own)
+            os.write(file, text)
+            os.close(file)
+        os.close(own)
+        kernel.drop_all_capabilities()
+        seccomp.install(self.filter_code)
+
+
+def become_runner(shape: Shape) -> None:
+    """Become the user programs run as, where the keeper is another."""
     if shape.two_users:
         os.setresgid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
         os.setresuid(INSIDE_UID, INSIDE_UID, INSIDE_UID)
-    kernel.limit_capabilities(())
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    kernel.set_dumpable()  # what it starts must write its own user map
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def start_room() -> int:
-    """Fork into new namespaces of every kind below this jail's: 0 in the child, which is PID 1 there."""
-    return kernel.clone(kernel.CLONE_NEWUSER | kernel.CLONE_NEWCGROUP | _SPACES)
-
-
-def move_in(shape: Shape, filter_code: bytes) -> None:
-    """In the new room: a scratch folder, /proc and loopback of its own, then no right and the filter on."""
-    os.setsid()
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{INSIDE_UID} {INSIDE_UID} 1"),
-        ("gid_map", f"{INSIDE_UID} {INSIDE_UID} 1"),
-    ):
-        file = os.open(f"/proc/self/{name}", os.O_WRONLY)
-        os.write(file, text.encode())
-        os.close(file)
-    _mount_scratch(SCRATCH, shape)
-    os.chdir(SCRATCH)
-    _mount_proc("/proc")
-    _raise_loopback()
-    kernel.drop_all_capabilities()
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    seccomp.install(filter_code)
+    kernel.set_dumpable()  # changing the user took the sight of its own /proc from it
 
 
 def _be_the_shell(child: int) -> None:
@@ -192,6 +218,8 @@ def _build_tree(shape: Shape) -> None:
     for name in _DEVICES:
         Path(root, "dev", name).touch()
         kernel.mount(f"/dev/{name}", f"{root}/dev/{name}", None, kernel.MS_BIND)
+    if shape.fresh:
+        init.lay(root)
     _mount_proc(f"{root}/proc", writable=shape.fresh)
     _mount_scratch(f"{root}{SCRATCH}", shape)
     _swap_root(root)

@@ -18,6 +18,7 @@ import types
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from . import codec, wire
@@ -88,7 +89,7 @@ class Trial:
     def __init__(self, job: dict, channel: int) -> None:
         self.job = job
         self.channel = channel
-        self.inbox = wire.Inbox()
+        self.inbox = wire.Inbox(buffer=bytearray(job["said"]))
         self.ahead: deque[Ahead] = deque(marshal.loads(job["ahead"]) if job["ahead"] else ())
         """Calls the program answers unasked; their answers are on the way, in this order."""
         self.helpers: dict | None = None
@@ -122,7 +123,7 @@ class Trial:
 
     def _define(self, space: dict) -> Callable[..., object]:
         try:
-            exec(compile(self.job["test"], "<test>", "exec", dont_inherit=True), space)
+            exec(_compiled(self.job["test"], "<test>"), space)
             return space["check"]
         except Exception as error:
             self._settle("infra", f"the test cannot be loaded: {type(error).__name__}: {error}")
@@ -131,7 +132,7 @@ class Trial:
         """What the context defines; loaded only for a test that names what it does not define itself."""
         space: dict = {}
         try:
-            exec(compile(self.job["context"], "<context>", "exec", dont_inherit=True), space)
+            exec(_compiled(self.job["context"], "<context>"), space)
         except Exception as error:
             self._settle("infra", f"the test's context cannot be loaded: {type(error).__name__}: {error}")
         space[self.job["entry_point"]] = self._proxy(self.job["entry_point"])
@@ -141,8 +142,8 @@ class Trial:
         known = self.raised.get(id(error))
         if known:
             return Ruling(known[1].verdict(), known[1].describe())
-        text = f": {error}" if str(error) else ""
-        return Ruling("wrong", one_line(f"{type(error).__name__}{text}{_place(error)}"))
+        text = _text(error)
+        return Ruling("wrong", one_line(f"{type(error).__name__}{text and f': {text}'}{_place(error)}"))
 
     def _settle(self, verdict: str, detail: str) -> NoReturn:
         self.ruling = self.ruling or Ruling(verdict, one_line(detail))
@@ -249,6 +250,12 @@ class Trial:
         raise KeyError(name)
 
 
+@lru_cache(maxsize=256)
+def _compiled(source: str, name: str) -> types.CodeType:
+    """A test's text is the same for all programs that are asked for the same thing."""
+    return compile(source, name, "exec", dont_inherit=True)
+
+
 def _failure(body: bytes) -> Failure:
     return read_failure(body) or Failure("call", ("Exception",), "an exception that cannot be read")
 
@@ -278,6 +285,14 @@ def _apply_changes(arguments: list, changed: list) -> None:
         elif type(mine) is dict or type(mine) is set:
             mine.clear()
             mine.update(theirs)
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; nothing where it has no text, as one that holds a program's int of 5,000 digits."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def _place(error: BaseException) -> str:

@@ -39,8 +39,9 @@ CAP_FOWNER = 3
 CAP_KILL = 5
 CAP_SETGID = 6
 CAP_SETUID = 7
+CAP_NET_ADMIN = 12
 CAP_SYS_PTRACE = 19
-_SIGCHLD = 17
+CAP_SYS_ADMIN = 21
 _CAP_VERSION_3 = 0x20080522
 _LAST_CAP = 63
 
@@ -64,17 +65,6 @@ def fork() -> int:
     return _check(_libc_keeping_gil.fork(), "fork")
 
 
-def clone(flags: int) -> int:
-    """fork with namespace flags, by the bare system call; the same care applies."""
-    number = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
-    zero = ctypes.c_long(0)
-    call = _libc_keeping_gil.syscall
-    call.restype = ctypes.c_long
-    return _check(
-        call(ctypes.c_long(number), ctypes.c_long(flags | _SIGCHLD), zero, zero, zero, zero), "clone"
-    )
-
-
 def prctl(option: int, first: int = 0, second: int = 0) -> None:
     zero = ctypes.c_ulong(0)
     result = _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(first), ctypes.c_ulong(second), zero, zero)
@@ -82,12 +72,17 @@ def prctl(option: int, first: int = 0, second: int = 0) -> None:
 
 
 def set_dumpable() -> None:
-    """Let this process see its own /proc again, which changing the user took from it; bare, for the fork's hot path."""
+    """Let this process see its own /proc; bare, for the fork's hot path."""
     _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
+
+
+def enter(namespace: int, kind: int) -> None:
+    """Join a namespace by its descriptor."""
+    _check(_libc.setns(ctypes.c_int(namespace), ctypes.c_int(kind)), f"setns({kind:#x})")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
@@ -99,6 +94,11 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
         options.encode() or None,
     )
     _check(_libc.mount(*arguments), f"mount {kind or 'bind'} on {target}")
+
+
+def protect(start: int, size: int, rights: int) -> None:
+    """Change what may be done with a range of this process's memory."""
+    _check(_libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), ctypes.c_int(rights)), "mprotect")
 
 
 def detach(target: str) -> None:

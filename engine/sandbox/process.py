@@ -1,4 +1,4 @@
-"""A worker process as the pool sees it: started by exec, talked to without ever blocking, started again when it dies."""
+"""A worker process as the pool sees it: started by exec, spoken to without ever blocking, replaced when it dies."""
 
 from __future__ import annotations
 

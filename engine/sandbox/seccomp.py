@@ -183,13 +183,13 @@ def _pack(code: Instructions) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
+class _SockFprog(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
 def install(filter_code: bytes) -> None:
     """Put the filter on this thread and all it starts; no_new_privs must be set."""
-
-    class SockFprog(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
-
-    program = SockFprog(len(filter_code) // 8, filter_code)
+    program = _SockFprog(len(filter_code) // 8, filter_code)
     try:
         prctl(PR_SET_SECCOMP, 2, ctypes.addressof(program))
     except OSError as error:

@@ -11,16 +11,16 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 
 from . import codec, wire
-from .ahead import calls_ahead
+from .ahead import Foreseen, foresee
 from .case import Case
-from .judge import read_failure
+from .hearing import AskTheJudge, listener
 from .keeper import Keeper
 from .outcome import Seen, cause, exit_of
 from .sitting import Sitting
 from .streams import Output, as_file
-from .together import Steps
 from .verdict import MOST_FILES, MOST_WALL, OUTPUT_CAP_FACTOR, File, Verdict, one_line
 
 _GRACE_SECONDS = 20.0
@@ -38,28 +38,37 @@ class Session:
     """Run one program in its jail, and before its judge where it has a test; `spent` says the jail must be rebuilt."""
 
     def __init__(
-        self, case: Case, solution: Keeper, judge: Sitting | None, link: socket.socket, *, ahead: bool = True
+        self,
+        case: Case,
+        solution: Keeper,
+        summon: Callable[[], Sitting],
+        link: socket.socket,
+        *,
+        ahead: bool = True,
     ) -> None:
         self.case, self.limits = case, case.limits
-        self.solution, self.judge, self.link = solution, judge, link
+        self.solution, self.summon, self.link = solution, summon, link
+        self.judge: Sitting | None = None
         self.serial = next(_serials)
         self.seen = Seen()
         self.spent = False
         self.judge_lost = False
         """The judge's jail itself has ended."""
-        self.ruled = judge is None
-        self.ahead = calls_ahead(case.test) if ahead and judge and case.test else b""
+        self.ruled = True
+        """No judge is at it, or it has ruled."""
+        self.foreseen = foresee(case.test) if ahead and case.form == "test" and case.test else Foreseen()
+        self.listener = listener(case, self.seen, self.foreseen.answers)
+        self.said = bytearray()
+        """All the program has said, for the judge to hear where it must be asked after all."""
         self.again = False
         """The verdict may owe something to calls the program made ahead of the test: run it without."""
         self.report: dict | None = None
         self.files: list[File] = []
         self.deadline = time.monotonic() + self.limits.wall_seconds * MOST_WALL + _GRACE_SECONDS
         self.last_words = math.inf
-        self.answered = 0
         self.printed = 0
         self.inbox = wire.Inbox()
         self.events = -1
-        self.steps = Steps.of(case.test, case.entry_point) if case.form == "together" and case.test else None
         self.unsent = memoryview(b"")
         self.heard = b""
         self.streams: dict[int, Output] = {}
@@ -93,8 +102,8 @@ class Session:
         finally:
             for fd in fds:
                 os.close(fd)
-        if self.judge:
-            self._open_trial(self.judge, near)
+        if self.case.form == "test" and not self.foreseen.answers:
+            self._open_trial(near)
         else:
             self.events = near
         for fd in (*self.streams, self.events):
@@ -108,7 +117,7 @@ class Session:
         """What the program's process is told: never a test of a judge apart, never an expected value."""
         case = self.case
         job: dict = {"form": case.form, "source": case.source, "calls": case.expressions}
-        job["ahead"] = (case.entry_point, self.ahead)
+        job["ahead"] = (case.entry_point, self.foreseen.calls)
         job["arguments"] = case.arguments
         job["files"] = [(file.name, file.data, file.executable) for file in case.files]
         if case.command:
@@ -116,25 +125,25 @@ class Session:
             job["environment"] = dict(case.command.environment)
         return job
 
-    def _open_trial(self, judge: Sitting, channel: int) -> None:
+    def _open_trial(self, channel: int) -> None:
+        """Have the test run by the judge, which hears the program from its first word on."""
         case = self.case
-        job = as_file(
-            marshal.dumps(
-                {
-                    "test": case.test,
-                    "entry_point": case.entry_point,
-                    "context": case.context,
-                    "ahead": self.ahead,
-                }
-            )
-        )
+        job = {
+            "test": case.test,
+            "entry_point": case.entry_point,
+            "context": case.context,
+            "ahead": self.foreseen.calls,
+            "said": bytes(self.said),
+        }
+        file = as_file(marshal.dumps(job))
         try:
-            judge.try_case(job, channel)
+            self.judge, self.ruled = self.summon(), False
+            self.judge.try_case(file, channel)
         finally:
-            os.close(job)
+            os.close(file)
             os.close(channel)
-        self.poll.register(judge.link, select.POLLIN)
-        self.poll.register(judge.keeper.control, select.POLLIN)
+        self.poll.register(self.judge.link, select.POLLIN)
+        self.poll.register(self.judge.keeper.control, select.POLLIN)
 
     def _step(self) -> None:
         now = time.monotonic()
@@ -148,7 +157,7 @@ class Session:
                 self._drain(fd)
             elif fd == self.events:
                 self._read_events()
-                self._send_steps()
+                self._send_reply()
             elif fd == self.link.fileno():
                 raise SystemExit  # the supervisor is gone; nobody wants the verdict
             elif fd == self.solution.control.fileno():
@@ -196,9 +205,11 @@ class Session:
         if self.case.command:
             self.heard = (self.heard + data)[: len(self.case.command.record) + 1]
             return True
+        if self.foreseen.answers and not self.seen.settled:
+            self.said += data
         try:
             for frame in self.inbox.feed(data):
-                if not self.seen.settled:
+                if not self.seen.settled and not self.judge:
                     self._hear(frame)
         except codec.Malformed as error:
             self._settle("wrong", f"the program broke the protocol: {error}")
@@ -275,28 +286,21 @@ class Session:
         self._settle(*fault)
 
     def _hear(self, frame: wire.Frame) -> None:
-        if frame.kind == b"X":
-            self.seen.failure = read_failure(frame.body)
-            if self.case.expressions and self.seen.failure:
-                self._settle(self.seen.failure.verdict(), self._named(self.seen.failure.describe()))
-        elif self.case.expressions:
-            self._compare(frame)
-        elif self.steps:
-            self._follow(self.steps, frame)
-        elif frame.kind == b"E" and len(frame.body) < 64:
-            self.seen.ended = codec.decode(frame.body)
-
-    def _follow(self, steps: Steps, frame: wire.Frame) -> None:
-        """A test beside its program: it is ready for the test, or one more step is done."""
-        if frame.kind == b"R" and not self.unsent and not steps.done:
-            self.unsent = memoryview(steps.message())
+        try:
+            decision = self.listener.hear(frame)
+        except AskTheJudge:
+            self._forget(self.events)
+            os.set_blocking(self.events, True)
+            channel, self.events = self.events, -1
+            self._open_trial(channel)
+            return
+        if self.listener.reply:
+            self.unsent = memoryview(self.listener.reply)
             self.poll.modify(self.events, select.POLLIN | select.POLLOUT)
-        elif frame.kind != b"D" or not steps.record(frame.body):
-            self._settle("wrong", "the program broke the protocol: a record that was not due")
-        elif steps.complete:
-            self._settle("passed", "")
+        if decision:
+            self._settle(*decision)
 
-    def _send_steps(self) -> None:
+    def _send_reply(self) -> None:
         """Send what the channel takes now: a program that does not read must not hold the worker."""
         if not self.unsent:
             return
@@ -309,32 +313,6 @@ class Session:
         if not self.unsent:
             with contextlib.suppress(OSError):
                 self.poll.modify(self.events, select.POLLIN)
-
-    def _compare(self, frame: wire.Frame) -> None:
-        text = frame.body[:200].decode("utf-8", "replace")
-        if frame.kind == b"O":
-            self._settle("wrong", self._named(f"not plain data: {text}"))
-        elif frame.kind == b"L":
-            self._settle("output_limit", self._named(text))
-        elif frame.kind != b"V":
-            self._settle("wrong", "the program broke the protocol: an unknown answer")
-        else:
-            self._compare_value(frame.body)
-
-    def _compare_value(self, got: bytes) -> None:
-        expected = self.case.expected[self.answered]
-        if not codec.same(expected, got):
-            self._settle("wrong", self._named(f"gave {codec.shown(got)}, expected {codec.shown(expected)}"))
-            return
-        self.answered += 1
-        if self.answered == len(self.case.expressions):
-            self._settle("passed", "")
-
-    def _named(self, text: str) -> str:
-        """`text` with the call it is about, when the program had got as far as calls."""
-        if self.seen.failure and self.seen.failure.stage != "call":
-            return text
-        return one_line(f"{one_line(self.case.expressions[self.answered], 120)}: {text}")
 
     def _settle(self, verdict: str, detail: str) -> None:
         """The verdict is known (the first one stays): the program may go, and with it the judge's channel."""
@@ -353,7 +331,7 @@ class Session:
         if self.case.command:
             self.seen.recorded = self.heard == self.case.command.record
         name, detail = cause(self.case, self.seen, report, events)
-        self.again = bool(self.ahead) and self._owes_to_calls_ahead(name)
+        self.again = bool(self.foreseen.calls) and self._owes_to_calls_ahead(name)
         code, sig = exit_of(report)
         stdout, stderr = self.streams.values()
         return Verdict(

@@ -15,7 +15,7 @@ from . import codec
 from .judge import JUDGE_LIMITS
 from .keeper import Keeper
 
-_MOST_TRIALS = 200
+_MOST_TRIALS = 1000
 """Forking a judge costs more than most trials; sitting for ever would let what tests leave behind pile up."""
 _LIFETIME = replace(JUDGE_LIMITS, cpu_seconds=_MOST_TRIALS * JUDGE_LIMITS.cpu_seconds, wall_seconds=86_400.0)
 _serials = itertools.count(1)

@@ -19,10 +19,13 @@ import threading
 import traceback
 import types
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from . import codec, rehearsal, wire
 from .streams import as_file
-from .together import Tests
+
+if TYPE_CHECKING:
+    from .together import Tests
 
 CHANNEL, JOB = 3, 4
 FILE_NAME = "program.py"
@@ -139,7 +142,7 @@ class _Served:
         self.channel = channel
         self.pid = _getpid()
         self.module = _make_module("solution")
-        self.tests = Tests(self.channel) if job["form"] == "together" else None
+        self.tests = _tests(channel) if job["form"] == "together" else None
 
     def run(self) -> int:
         stage = "compile"
@@ -250,6 +253,12 @@ class _Served:
         except ValueError:
             return ["other", type(value).__name__]
         return ["value", value]
+
+
+def _tests(channel: int) -> Tests:
+    from .together import Tests  # in its jail this is loaded already
+
+    return Tests(channel)
 
 
 def _contents(argument: object) -> object:

@@ -40,6 +40,8 @@ class Watch:
     order: Order
     child: int
     """The program's first process."""
+    first: int
+    """The first process of a room made for the program, which is none of the program's; 0 where there is none."""
     alone: bool
     """No namespace holds the program: its processes are those this one started."""
     counts_memory: bool
@@ -86,7 +88,7 @@ class Watch:
         ticks, threads, memory_kb = 0, 0, 0
         own = os.getpid()
         for name in _children(own) if self.alone else os.listdir("/proc"):
-            if not name.isdigit() or int(name) == own:
+            if not name.isdigit() or int(name) in (own, self.first):
                 continue
             with contextlib.suppress(OSError, ValueError, IndexError):
                 # As bytes: a process names itself as it likes.

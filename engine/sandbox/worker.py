@@ -35,7 +35,9 @@ def main(descriptor: int) -> None:
     if hello is None:
         return
     request = codec.decode(hello.body)
-    with contextlib.suppress(OSError):  # a program and its judge hand over to each other, not to whoever wakes
+    with contextlib.suppress(
+        OSError
+    ):  # a program and its judge hand over to each other, not to whoever wakes
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     claim = settle_on_a_cpu()
     if request["after"]:
@@ -160,8 +162,7 @@ class Worker:
     def _attempt(self, case: Case, *, ahead: bool = True) -> Verdict:
         shown = case.command.shown if case.command else ()
         solution = self._keeper(case.jail, case.limits.disk_mb, shown)
-        judge = self._judge() if case.form == "test" else None
-        session = Session(case, solution, judge, self.link, ahead=ahead)
+        session = Session(case, solution, self._judge, self.link, ahead=ahead)
         verdict = session.run()
         if session.spent:
             self.keepers.pop(case.jail).close()
@@ -189,12 +190,13 @@ class Worker:
         return keeper
 
     def _build(self, role: str, disk_mb: int, shown: tuple[str, ...] = ()) -> Keeper:
-        """A jail: for Python programs, for the judge, for other languages' programs (tools) or their compilers."""
+        """A jail: for Python programs, for those with their test beside them, for the judge, for commands."""
         setup, shape = self.setup, Shape(self.level, disk_mb)
         if role == "judge":
             return Keeper(shape)
-        if role == "solution":
-            often = replace(shape, forks_often=True, shown=setup.packages, preload=setup.preload)
+        if role in ("solution", "together"):
+            preload = (*setup.preload, "engine.sandbox.together") if role == "together" else setup.preload
+            often = replace(shape, forks_often=True, shown=setup.packages, preload=preload)
             return Keeper(replace(often, fresh=setup.fresh))
         return Keeper(replace(shape, fresh=setup.fresh, shown=shown))
 

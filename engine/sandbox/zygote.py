@@ -20,7 +20,7 @@ import socket
 import sys
 from pathlib import Path
 
-from . import eager, jail, judge, kernel, landlock, rehearsal, seccomp, solution
+from . import eager, jail, judge, kernel, landlock, mappings, seccomp, solution
 from .scratch import Scratch, collected
 from .watch import Order, Watch
 
@@ -58,10 +58,7 @@ def main(control_fd: int) -> None:
         control.send(_pack({"failed": str(error) or type(error).__name__}))
         return
     control.send(_pack({"ready": True}))
-    if shape.fresh:
-        zygote.serve_rooms()
-    else:
-        zygote.serve()
+    zygote.serve()
 
 
 class Zygote:
@@ -69,7 +66,8 @@ class Zygote:
         self.control = control
         self.shape = shape
         self.namespaces = shape.level != "process"
-        self.keepers = 1 if shape.fresh or not shape.two_users else 0
+        self.rooms: jail.Rooms | None = None
+        self.keepers = 0 if shape.fresh or shape.two_users else 1
         """How many of the programs' user's processes are not the program's."""
         self.orphaned = False
         """The worker is gone: end what runs and leave."""
@@ -84,6 +82,7 @@ class Zygote:
             raise OSError(11, f"preloading {', '.join(self.shape.preload)} started threads")
         if self.namespaces:
             jail.enter_namespaces(self.shape, self._ask_for_maps)
+            self.rooms = jail.Rooms(self.shape) if self.shape.fresh else None
         else:
             landlock.check()
         self.scratch = Scratch(self.shape.scratch)
@@ -104,7 +103,7 @@ class Zygote:
         gc.freeze()
 
     def _copy_eagerly(self, ring: int) -> None:
-        """Have every fork given at once the pages that a program will write to."""
+        """Have every fork given at once the pages that a program will write to, and few mappings to copy."""
         order = Order(0, "program", 60.0, 60.0, 1 << 20, 0, 1 << 10, 1 << 10, [])
         null = os.open(os.devnull, os.O_RDWR)
 
@@ -114,9 +113,17 @@ class Zygote:
             solution.main()
             return len(fds) - 2, len(fds) - 1
 
+        mappings.join()
         gc.collect()
         gc.freeze()
-        eager.copy_at_fork(ring, eager.written_by(be_program) & eager.present())
+        first = self.rooms.open() if self.rooms else 0
+        pages = eager.written_by(be_program) & eager.present()
+        if self.rooms:
+            os.kill(first, signal.SIGKILL)
+            os.waitpid(first, 0)
+            self.rooms.leave()
+            self.rooms.clear()
+        eager.copy_at_fork(ring, pages)
         os.close(null)
 
     def _ask_for_maps(self) -> None:
@@ -137,38 +144,8 @@ class Zygote:
         os.chdir(home)
         os.umask(0o022)
 
-    def serve_rooms(self) -> None:
-        """As `serve`, each program in a room of namespaces made for it, which a child keeps and serves once."""
-        code = seccomp.jail_filter(memory_files=self.shape.level == "full")
-        while self.control.recv(1, socket.MSG_PEEK):
-            child = jail.start_room()
-            if child == 0:
-                self._serve_one(code)
-            os.waitpid(child, 0)
-
-    def _serve_one(self, filter_code: bytes) -> None:
-        try:
-            try:
-                jail.move_in(self.shape, filter_code)
-                self.scratch = Scratch(self.shape.scratch)
-            except OSError as error:
-                self._refuse(f"a program's own namespaces: {error}")
-            else:
-                self.serve(once=True)
-        finally:
-            os._exit(0)
-
-    def _refuse(self, trouble: str) -> None:
-        """Answer the next order with why it cannot be carried out; nothing runs in half a jail."""
-        data, fds, _, _ = socket.recv_fds(self.control, _PACKET, 8)
-        for fd in fds:
-            os.close(fd)
-        message = json.loads(data) if data else {}
-        if "run" in message:
-            self.control.send(_pack({"serial": message["run"]["serial"], "trouble": trouble}))
-
-    def serve(self, *, once: bool = False) -> None:
-        """Run what is ordered until the worker hangs up, or once."""
+    def serve(self) -> None:
+        """Run what is ordered until the worker hangs up."""
         while True:
             data, fds, _, _ = socket.recv_fds(self.control, _PACKET, 8)
             if not data:
@@ -176,22 +153,33 @@ class Zygote:
             message = json.loads(data)
             if "run" not in message:
                 continue  # an order to end a program that had already ended
-            self._carry_out(Order(**message["run"]), fds)
-            if once:
-                return
+            order = Order(**message["run"])
+            try:
+                first = self.rooms.open(lend=bool(order.collect)) if self.rooms else 0
+            except OSError as error:
+                self._refuse(order, f"a program's own namespaces: {error}")
+            else:
+                self._carry_out(order, fds, first)
+            if self.orphaned:
+                os._exit(0)
 
-    def _carry_out(self, order: Order, fds: list[int]) -> None:
-        """Run one program to its end, and report."""
+    def _refuse(self, order: Order, trouble: str) -> None:
+        """Say why an order cannot be carried out: nothing runs in half a jail, and the worker builds another."""
+        self.control.send(_pack({"serial": order.serial, "trouble": trouble}))
+
+    def _carry_out(self, order: Order, fds: list[int], first: int) -> None:
+        """Run one program to its end, and report. `first` is the first process of its room, where it has one."""
         child = kernel.fork()
         if child == 0:
             self._become(order, fds)
-        watch = Watch(order, child, not self.namespaces, self.shape.level != "full")
+        if self.rooms:
+            self.rooms.leave()
+        watch = Watch(order, child, first, not self.namespaces, self.shape.level != "full")
         for fd in fds:
             os.close(fd)
         self._attend(watch)
-        if self.orphaned:
-            os._exit(0)
-        self._report(watch)
+        if not self.orphaned:
+            self._report(watch)
 
     def _attend(self, watch: Watch) -> None:
         """Wait for the program's end, ending it where it goes over a limit; then end and reap all it left."""
@@ -236,9 +224,16 @@ class Zygote:
     def _report(self, watch: Watch) -> None:
         report = {**watch.report(), "trouble": self._trouble()}
         with collected(self.shape.scratch, watch.order.collect) as files:
-            report["clean"] = self.scratch.clean() and not self._network_remembers()
+            report["clean"] = self._clear()
             report["collected"] = list(files)
             socket.send_fds(self.control, [_pack(report)], list(files.values()))
+
+    def _clear(self) -> bool:
+        """Whether the next program finds nothing of this one; else the jail must be built again."""
+        if self.rooms:
+            self.rooms.clear()
+            return True
+        return self.scratch.clean() and not self._network_remembers()
 
     def _trouble(self) -> str:
         """Why the fork could not become the program, in its own words; empty where it could."""
@@ -275,10 +270,10 @@ class Zygote:
         os.closerange(len(fds), 1 << 20)
         os.setsid()  # a signal to its own group must reach nobody else
         self._limit(order)
-        if self.shape.two_users and not self.shape.fresh:
-            os.setresgid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
-            os.setresuid(jail.INSIDE_UID, jail.INSIDE_UID, jail.INSIDE_UID)
-        kernel.set_dumpable()
+        if self.rooms:
+            self.rooms.move_in()
+        else:
+            jail.become_runner(self.shape)
         if not self.namespaces:
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             seccomp.install(seccomp.lone_process_filter(os.getpid()))

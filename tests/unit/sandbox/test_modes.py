@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from engine.sandbox import Call, Limits, Pool, Program
 
 from .conftest import QUICK
 
+ROOT = Path(__file__).parents[3]
 NAMESPACES = "import os\nfor n in ('pid', 'mnt', 'net', 'ipc', 'uts', 'user'): print(os.readlink(f'/proc/self/ns/{n}'))"
 
 
@@ -39,7 +43,10 @@ def test_nothing_is_left_for_the_next_program(fresh: Pool) -> None:
         "import os, socket\nopen('left', 'w').write('x')\nos.makedirs('/tmp/d/e')\nopen('/dev/shm/s', 'w')\n"
         "if not os.fork():\n  import time\n  os.setsid()\n  time.sleep(60)\n"
     )
-    looks = "import os\nassert sorted(os.listdir('/tmp')) == ['program.py'], os.listdir('/tmp')\nassert os.getpid() == 2"
+    looks = (
+        "import os\nassert sorted(os.listdir('/tmp')) == ['program.py'], os.listdir('/tmp')\n"
+        "assert os.getpid() == 2"
+    )
     for _ in range(3):
         assert fresh.run(Program(leaves), QUICK).passed
         assert fresh.run(Program(looks), QUICK).passed
@@ -47,14 +54,53 @@ def test_nothing_is_left_for_the_next_program(fresh: Pool) -> None:
 
 def test_the_keeper_cannot_be_reached(fresh: Pool) -> None:
     source = (
-        "import os, signal\nfor pid in (0, -1, 1, os.getppid()):\n  for s in (signal.SIGTERM, signal.SIGKILL):\n"
-        "    if not os.fork():\n      try: os.kill(pid, s)\n      except OSError: pass\n      os._exit(0)\n    os.wait()\n"
+        "import os, signal\nfor pid in (0, -1, 1, os.getppid()):\n"
+        "  for s in (signal.SIGTERM, signal.SIGKILL):\n"
+        "    if not os.fork():\n      try: os.kill(pid, s)\n      except OSError: pass\n      os._exit(0)\n"
+        "    os.wait()\n"
         "try: open('/proc/1/mem', 'r+b')\nexcept OSError: pass\nelse: raise SystemExit('reached')\nprint('HELD')"
     )
     for _ in range(3):
         fresh.run(Program(source), QUICK)
         verdict = fresh.run(Program("def f(): return 1", calls=(Call("f()", 1),)), QUICK)
         assert verdict.passed, verdict
+
+
+def test_files_come_back_from_a_room_that_is_gone(fresh: Pool) -> None:
+    program = Program("open('out', 'w').write('kept')\nopen('other', 'w').write('x')", collect=("out",))
+    for _ in range(2):
+        assert [(f.name, f.data) for f in fresh.run(program, QUICK).files] == [("out", b"kept")]
+    assert fresh.run(Program("import os\nassert os.listdir() == ['program.py']"), QUICK).passed
+
+
+def test_the_dead_whose_parents_are_gone_are_buried(fresh: Pool) -> None:
+    """Orphans come to the room's first process; unburied they would use up the process limit."""
+    source = (
+        "import os\nfor _ in range(200):\n  pid = os.fork()\n  if not pid:\n    if os.fork(): os._exit(0)\n"
+        "    os._exit(0)\n  os.waitpid(pid, 0)\nprint('HELD')"
+    )
+    verdict = fresh.run(Program(source), Limits(cpu_seconds=5, processes=32))
+    assert verdict.passed and verdict.stdout == "HELD\n", verdict
+
+
+def test_a_machine_without_instructions_for_a_first_process_gets_a_fork() -> None:
+    script = (
+        "import os, signal\nfrom engine.sandbox import init, kernel\ninit._CODE.clear()\n"
+        "kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)\nfirst = init.start()\n"
+        "child = os.fork()\nif child == 0:\n"
+        "    for _ in range(5):\n"
+        "        if os.fork() == 0: os._exit(0 if os.fork() else 0)\n"
+        "        os.wait()\n"
+        "    os.kill(1, signal.SIGTERM)\n    os._exit(os.getpid())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "assert os.waitpid(first, os.WNOHANG) == (0, 0)\nos.kill(first, signal.SIGKILL)\nos.waitpid(first, 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    if "unshare" in done.stderr:
+        pytest.skip("this kernel grants no user namespace")
+    assert (done.stdout, done.returncode) == ("2\n", 0), done
 
 
 def test_level_process_is_never_fresh() -> None:

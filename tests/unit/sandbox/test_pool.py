@@ -145,6 +145,16 @@ def test_the_verbs_print_json(tmp_path: Path) -> None:
         CliRunner().invoke(sandbox, ["run", str(tmp_path / "missing.py")], catch_exceptions=False)
 
 
+def test_the_bench_measures_each_mode_and_judges_rightly() -> None:
+    arguments = ["bench", "--workers", "1", "--seconds", "0.2", "--json"]
+    found = json.loads(CliRunner().invoke(sandbox, arguments, catch_exceptions=False).stdout)
+    ways = [row["way"] for row in found["rows"]]
+    assert ways == (["reused", "fresh"] if found["isolation"] != "process" else ["reused"]) + [ways[-1]]
+    assert all(row["programs_per_second"] > 0 and row["misjudged"] == 0 for row in found["rows"])
+    table = CliRunner().invoke(sandbox, arguments[:-1], catch_exceptions=False).stdout
+    assert "programs/s" in table and "reused" in table
+
+
 def test_the_room_never_imports_what_is_heavy() -> None:
     script = "import sys, engine.sandbox, engine.sandbox.commands\nprint([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
     done = subprocess.run(
