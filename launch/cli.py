@@ -19,7 +19,7 @@ VERBS = {
     "score": ("Score samples that exist already, in the field's JSONL format.", ""),
     "report": ("Write one self-contained HTML page about runs and evaluations.", ""),
     "benchmark": ("List benchmarks, show and export their tasks.", ""),
-    "sandbox": ("Run one program in the sandbox, or see what this kernel grants.", ""),
+    "sandbox": ("Run programs in the sandbox, or see what this machine grants and speaks.", ""),
     "data": ("Look at the rows, tokens and masks a run would train on.", ""),
     "config": ("Show, check and document run files.", "launch.config:config"),
     "demo": (

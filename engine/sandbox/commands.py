@@ -15,12 +15,15 @@ import click
 
 from ..errors import WishError
 from .bench import bench as measure
+from .languages import LANGUAGES, find, language_of
+from .pool import Pool
 from .probe import Probe
 from .probe import probe as probe_machine
-from .run import run as run_program
+from .remedies import PLACES, STEPS
 from .serve.options import CEILING, Options, take_token
 from .serve.server import serve as serve_programs
-from .verdict import LEVELS, MODES, Limits, Program, Verdict
+from .toolchain import languages
+from .verdict import LEVELS, MODES, File, Limits, Program, Verdict
 
 _DEFAULTS = Limits()
 _SERVED = Options()
@@ -32,35 +35,122 @@ def sandbox() -> None:
     """Run strangers' programs in isolation, and see what this machine can isolate."""
 
 
-@sandbox.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--stdin", type=click.Path(dir_okay=False, path_type=Path), help="File the program reads as stdin."
+def _option(
+    name: str, default: str | float, text: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(f"--{name}", type=type(default), default=default, show_default=True, help=text)
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_LEVEL = click.option("--level", type=click.Choice(LEVELS), help="Weakest isolation that will do.")
+_MODE = click.option(
+    "--mode", type=click.Choice(MODES), default=MODES[0], show_default=True, help="Jails of programs."
 )
-@click.option("--cpu-seconds", type=float, default=_DEFAULTS.cpu_seconds, show_default=True)
-@click.option("--wall-seconds", type=float, default=_DEFAULTS.wall_seconds, show_default=True)
-@click.option("--memory-mb", type=int, default=_DEFAULTS.memory_mb, show_default=True)
-@click.option("--level", type=click.Choice(LEVELS), help="Weakest isolation that will do.")
+_PRELOAD = click.option(
+    "--preload", multiple=True, metavar="MODULE", help="Import this once for all programs; repeatable."
+)
+
+
+@sandbox.command()
+@click.argument("file", type=_FILE)
+@click.option("--language", metavar="NAME", help="Of FILE; without it the suffix tells.")
+@click.option("--argument", "arguments", multiple=True, metavar="X", help="For its argv; repeatable.")
+@click.option("--stdin", type=_FILE, help="File the program reads as stdin.")
+@click.option(
+    "--file", "given", type=_FILE, multiple=True, help="Laid into the program's folder; repeatable."
+)
+@click.option(
+    "--collect",
+    multiple=True,
+    metavar="NAME",
+    help="Bring this file of the program's folder back; repeatable.",
+)
+@click.option("--into", type=_FOLDER, help="Folder for what is collected.")
+@_option("cpu-seconds", _DEFAULTS.cpu_seconds, "Of all its processes together.")
+@_option("wall-seconds", _DEFAULTS.wall_seconds, "Only ends programs that sleep.")
+@_option("memory-mb", _DEFAULTS.memory_mb, "Of all its processes together.")
+@_LEVEL
+@_MODE
+@_PRELOAD
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
 def run(
     file: Path,
+    given: tuple[Path, ...],
     stdin: Path | None,
-    cpu_seconds: float,
-    wall_seconds: float,
-    memory_mb: int,
-    level: str | None,
+    collect: tuple[str, ...],
+    into: Path | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
-    """Run FILE as a Python script. `passed` means that it came to its end by itself with exit code 0."""
-    limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=wall_seconds, memory_mb=memory_mb)
+    """Run FILE as a script. `passed` means that it came to its end by itself with exit code 0.
+
+    `temper sandbox languages` lists what FILE may be written in besides Python.
+    """
+    language = asked["language"] or language_of(file)
+    _refuse(language, asked["preload"], collect, into)
+    limits = Limits(asked["cpu_seconds"], asked["wall_seconds"], asked["memory_mb"])
     program = Program(
-        _read(file).decode("utf-8-sig", "surrogateescape"), stdin=_read(stdin) if stdin else b""
+        _read(file).decode("utf-8-sig", "surrogateescape"),
+        language=language,
+        arguments=asked["arguments"],
+        stdin=_read(stdin) if stdin else b"",
+        files=_given(given),
+        collect=collect,
     )
-    verdict = run_program(program, limits, level=level)
+    with Pool(1, asked["level"], mode=asked["mode"], preload=asked["preload"]) as pool:
+        verdict = pool.run(program, limits)
+    brought = _bring(verdict, into) if into else []
     if as_json:
-        click.echo(json.dumps({"verdict": verdict.name, **_without_name(verdict)}))
+        click.echo(json.dumps({"verdict": verdict.name, **_without_name(verdict), "files": brought}))
     else:
         _show(verdict)
+        _tell_of_files(collect, verdict, brought)
+
+
+def _refuse(language: str, preload: tuple[str, ...], collect: tuple[str, ...], into: Path | None) -> None:
+    """Raise WishError for what does not go together, before any jail is built."""
+    if language != "python":
+        find(language)
+        if preload:
+            raise WishError(f"modules cannot be preloaded for {language}", "leave out --preload")
+    if collect and not into:
+        raise WishError(f"there is no folder for {', '.join(collect)}", "name one with --into")
+    if into and not collect:
+        raise WishError(f"nothing is to be collected into {into}", "name files with --collect")
+
+
+def _given(paths: tuple[Path, ...]) -> tuple[File, ...]:
+    """Files under their own names, without their folders."""
+    files: dict[str, File] = {}
+    for path in paths:
+        if path.name in files:
+            raise WishError(f"two files are named {path.name}", "rename one of them")
+        files[path.name] = File(path.name, _read(path), os.access(path, os.X_OK))
+    return tuple(files.values())
+
+
+def _bring(verdict: Verdict, into: Path) -> list[str]:
+    """Write what was collected, and say where."""
+    brought = []
+    for file in verdict.files:
+        target = into / file.name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.data)
+        except OSError as error:
+            raise WishError(f"cannot write {target}: {error.strerror}", "name a folder of yours") from None
+        brought.append(str(target))
+    return brought
+
+
+def _tell_of_files(collect: tuple[str, ...], verdict: Verdict, brought: list[str]) -> None:
+    there = {file.name for file in verdict.files}
+    for path in brought:
+        click.echo(f"collected {path}", err=True)
+    for name in collect:
+        if name not in there:
+            click.echo(f"not collected: {name} is no plain file of the program's folder", err=True)
 
 
 def _read(path: Path) -> bytes:
@@ -71,7 +161,7 @@ def _read(path: Path) -> bytes:
 
 
 def _without_name(verdict: Verdict) -> dict[str, object]:
-    values = asdict(verdict)
+    values = asdict(replace(verdict, files=()))
     del values["name"]
     return values
 
@@ -85,8 +175,31 @@ def _show(verdict: Verdict) -> None:
         f"{verdict.cpu_seconds:.3f} CPU s, {verdict.wall_seconds:.3f} s, {verdict.peak_memory_mb:.0f} MB, "
         f"isolation {verdict.isolation}"
     )
+    with_what = f", {verdict.toolchain}" if verdict.toolchain else ""
     detail = f": {verdict.detail}" if verdict.detail else ""
-    click.echo(f"{verdict.name}{detail} ({used})", err=True)
+    click.echo(f"{verdict.name}{detail} ({used}{with_what})", err=True)
+
+
+@sandbox.command("languages")
+@click.option("--json", "as_json", is_flag=True, help="Print the table as one JSON object.")
+def show_languages(as_json: bool) -> None:
+    """List the languages programs may be written in, with their versions here or what is missing."""
+    rows = {
+        name: {
+            "version": found.version,
+            "missing": found.missing,
+            "install": LANGUAGES[name].install if found.missing else "",
+            "suffixes": list(LANGUAGES[name].suffixes) if name in LANGUAGES else [".py"],
+        }
+        for name, found in languages().items()
+    }
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for name, row in rows.items():
+        click.echo(f"{name:12}{row['version'] or 'no: ' + str(row['missing'])}")
+        if row["missing"]:
+            click.echo(f"{'':12}install {row['install']}")
 
 
 @sandbox.command()
@@ -105,7 +218,14 @@ def _table(found: Probe) -> str:
     for level, problem in found.levels.items():
         lines.append(f"  {level:8} {'works' if not problem else 'no: ' + problem}")
         if problem:
-            lines.append(f"  {'':8} needs {found.needs[level]}")
+            step = f"refused at {STEPS[found.steps[level]]}; " if found.steps[level] else ""
+            lines.append(f"  {'':8} {step}needs {found.needs[level]}")
+    if found.remedies:
+        lines.append(f"this looks like {', '.join(PLACES[place] for place in found.places)}")
+    for here, heading in ((True, "what helps here"), (False, "what helps elsewhere")):
+        chosen = [remedy for remedy in found.remedies if remedy.here == here]
+        lines += [heading] if chosen else []
+        lines += [f"  {remedy.step} ({PLACES[remedy.place]}): {remedy.how}" for remedy in chosen]
     return "\n".join(lines)
 
 
@@ -128,23 +248,13 @@ def bench(workers: int | None, seconds: float, level: str | None, as_json: bool)
         click.echo(f"{row.way:36}{figures}{row.misjudged:11}")
 
 
-def _option(
-    name: str, default: str | float, text: str
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(f"--{name}", type=type(default), default=default, show_default=True, help=text)
-
-
 @sandbox.command()
 @_option("host", _SERVED.host, "Any but this machine's own needs a token.")
 @_option("port", _SERVED.port, "0 takes any free port.")
 @_option("workers", _SERVED.workers, "Programs that run at a time; 0 is one a CPU.")
-@click.option("--level", type=click.Choice(LEVELS), help="Weakest isolation that will do.")
-@click.option(
-    "--mode", type=click.Choice(MODES), default=_SERVED.mode, show_default=True, help="Jails of programs."
-)
-@click.option(
-    "--preload", multiple=True, metavar="MODULE", help="Import this once for all programs; repeatable."
-)
+@_LEVEL
+@_MODE
+@_PRELOAD
 @_option("cpu-seconds", CEILING.cpu_seconds, "Most that a client gets.")
 @_option("wall-seconds", CEILING.wall_seconds, "Most that a client gets.")
 @_option("memory-mb", CEILING.memory_mb, "Most that a client gets.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,7 +24,7 @@ _OVER_LIMIT = ("cpu_limit", "wall_limit", "memory_limit", "output_limit", "proce
 _SECRET_LETTERS = 24
 _NOT_STARTED = 70
 _COMMON_SIGNS = {
-    "disk_limit": "No space left on device",
+    "disk_limit": "No space left on device|File too large",
     "process_limit": r"Resource temporarily unavailable|unable to create (?:new )?native thread",
 }
 
@@ -36,13 +38,15 @@ class Foreign:
         self.builds = Builds()
         self._key = os.urandom(32)
         self._shown: tuple[str, ...] = ()
+        self._growing = threading.Lock()
 
     def run(self, program: Program, limits: Limits) -> Verdict:
         """One program's verdict. Raises WishError for a language or a wish that cannot be met here."""
         row = find(program.language)
         _refuse(program, self.level)
         toolchain = toolchain_of(program.language)
-        self._shown = tuple(dict.fromkeys((*self._shown, *toolchain.folders)))
+        with self._growing:  # several threads run programs: none may lose the folders another has added
+            self._shown = tuple(dict.fromkeys((*self._shown, *toolchain.folders)))
         job = _Job.of(program, row, toolchain, limits, self._secret(program))
         verdict = self._run(job, row.limits)
         form = "command" if program.test is None else "together"
@@ -163,13 +167,14 @@ def _compiler_verdict(verdict: Verdict, row: Language) -> Verdict:
     if verdict.exit_code == _NOT_STARTED and not (verdict.stderr or verdict.stdout):
         return replace(verdict, name="infra", detail="the compiler could not be started in its jail")
     said = verdict.stderr or verdict.stdout
-    lines = [line for line in said.splitlines() if line.strip()]
-    wrong = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else verdict.detail)
+    wrong = _shown(row.signs.complaint, said) or _likely(said, "error", "Error") or verdict.detail
     return replace(verdict, name="compile_error", detail=one_line(wrong), stderr=said, stdout="")
 
 
 def _over_limits(verdict: Verdict) -> Verdict:
     """With what any program says that is refused room on its disk, or a process."""
+    if verdict.signal == signal.SIGXFSZ:
+        return replace(verdict, name="disk_limit", detail="a file as large as the whole disk")
     if verdict.name in ("runtime_error", "signal"):
         for name, sign in _COMMON_SIGNS.items():
             if found := re.search(sign, verdict.stderr[-_LAST_WORDS:]):
@@ -188,18 +193,29 @@ def _explained(verdict: Verdict, signs: Signs, *, tested: bool) -> Verdict:
         ("compile_error", signs.unreadable, words),
         ("wrong", signs.wrong if tested else "", f"{words}\n{verdict.stdout[-_LAST_WORDS:]}"),
     ):
-        if sign and (found := re.search(sign, where)):
-            return replace(verdict, name=name, detail=one_line(_line_of(where, found)))
+        if sign and re.search(sign, where):
+            return replace(verdict, name=name, detail=one_line(_shown(sign, where)))
     if tested and signs.wrong_code is not None and verdict.exit_code == signs.wrong_code:
         return replace(verdict, name="wrong", detail=f"the test left with exit code {verdict.exit_code}")
-    lines = [line for line in words.splitlines() if line.strip()]
-    said = next((line for line in lines if "rror" in line or "xception" in line or "panic" in line), "")
-    said = said or (lines[-1] if lines else "")
+    said = _shown(signs.died, words) or _likely(words, "rror", "xception", "panic")
+    if tested and not said:
+        said = _shown(signs.died, verdict.stdout[-_LAST_WORDS:])
     return replace(verdict, detail=one_line(f"{verdict.detail}: {said}" if said else verdict.detail))
 
 
-def _line_of(text: str, found: re.Match[str]) -> str:
-    """The line a sign begins in."""
+def _shown(sign: str, text: str) -> str:
+    """What a sign's groups found, or the line it was found in; empty where it was not."""
+    found = re.search(sign, text) if sign else None
+    if not found:
+        return ""
+    if found.re.groups:
+        return ": ".join(part.rstrip(" :") for part in found.groups() if part)
     start = text.rfind("\n", 0, found.start()) + 1
     end = text.find("\n", found.start())
     return text[start : end if end >= 0 else len(text)]
+
+
+def _likely(text: str, *words: str) -> str:
+    """The first line with one of `words`, else the last line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if any(word in line for word in words)), lines[-1] if lines else "")

@@ -6,9 +6,21 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from ..errors import WishError
-from .completion import Completion, append, before_brace, in_go, in_lua, is_go_test
+from .completion import (
+    Completion,
+    append,
+    before_brace,
+    in_bash,
+    in_cpp,
+    in_go,
+    in_javascript,
+    in_lua,
+    in_rust,
+    is_go_test,
+)
 from .verdict import File, Limits
 
 _COMPILER = Limits(
@@ -18,7 +30,10 @@ _COMPILER = Limits(
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What a failed program's last words are searched for: its language's own messages, as regular expressions."""
+    """What a failed program's last words are searched for: its language's own messages, as regular expressions.
+
+    The line a message begins in is shown, or only what is in a pattern's groups, where it has any.
+    """
 
     wrong: str = ""
     """An assertion that does not hold; asked only where there is a test."""
@@ -28,6 +43,10 @@ class Signs:
     """The source was refused before it ran, for languages without a compiler."""
     wrong_code: int | None = None
     """The exit code that means a failed test where tests of the language say no word."""
+    complaint: str = ""
+    """What the compiler says of a program it refuses; else the first line with the word error."""
+    died: str = ""
+    """What is said of an error that ended the program; else the first line that sounds like one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +55,8 @@ class Language:
 
     source: str
     """The name a program's source is laid down under."""
+    suffixes: tuple[str, ...]
+    """By which files of it are known."""
     tools: dict[str, tuple[str, ...]]
     """Commands it needs, each with the names it may go by."""
     install: str
@@ -72,6 +93,20 @@ def find(name: str) -> Language:
     near = difflib.get_close_matches(name, ["python", *LANGUAGES], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise WishError(f"there is no language {name!r}", f"{hint}use one of {', '.join(['python', *LANGUAGES])}")
+
+
+def language_of(file: PurePath) -> str:
+    """The language a file is written in, by its suffix; one without is Python. Raises WishError for any other."""
+    suffix = file.suffix.lower()
+    if suffix in ("", ".py"):
+        return "python"
+    for name, row in LANGUAGES.items():
+        if suffix in row.suffixes:
+            return name
+    raise WishError(
+        f"no language that is run here has files that end in {suffix!r}, as {file} does",
+        f"name one of {', '.join(['python', *LANGUAGES])} (--language)",
+    )
 
 
 def _javascript(source: str) -> dict[str, str]:
@@ -129,18 +164,21 @@ def _go(source: str) -> dict[str, str]:
     return {"verb": "build", "mode": "-p=2"}
 
 
-_JS_RECORD = (
-    ";eval(\"import('node:fs').then(fs => "
-    "globalThis.process.once('beforeExit', () => fs.writeSync(3, 'SECRET')))\");"
-)
 _JS_SIGNS = Signs(
-    wrong=r"AssertionError",
+    wrong=(
+        r"(?m)^(?:Uncaught )?(AssertionError[^\n]*)"
+        r"(?:[^\0]*?\n +(actual: [^\n]*[^\[{\n]),\n +(expected: [^\n]*[^\[{\n]),\n)?"
+    ),
     memory=r"JavaScript heap out of memory|Array buffer allocation failed",
-    unreadable=r"SyntaxError: [^\n]*\n +at (?:wrapSafe|internalCompile|compileSource|compileFunction|new Script)",
+    unreadable=(
+        r"(program\.m?js:\d+)\n[^\0]*?(SyntaxError: [^\n]*)"
+        r"\n +at (?:wrapSafe|internalCompile|compileSource|compileFunction|new Script)"
+    ),
 )
 _NODE = ("{node}", "--max-old-space-size={heap_mb}")
 _SMALL_JVM = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xshare:auto")
 _JAVAC = ("{javac}", "-J-Xmx1g", "-J-XX:TieredStopAtLevel=1", *(f"-J{flag}" for flag in _SMALL_JVM))
+_GXX = ("{g++}", "-std=c++17", "-O1", "-pthread", "-I{stock}")
 _GO_STOCK = (
     *("bufio", "bytes", "cmp", "container/heap", "container/list", "container/ring", "context", "crypto/md5"),
     *("crypto/sha256", "encoding/binary", "encoding/hex", "encoding/json", "errors", "fmt", "hash/fnv", "io"),
@@ -163,10 +201,11 @@ _GO_STOCK = (
 LANGUAGES: dict[str, Language] = {
     "javascript": Language(
         source="program.js",
+        suffixes=(".js", ".mjs", ".cjs"),
         tools={"node": ("node", "nodejs")},
         install="Node.js (Debian: nodejs)",
         run=(*_NODE, "{source}"),
-        completion=append(_JS_RECORD),
+        completion=in_javascript,
         signs=_JS_SIGNS,
         folders=("/usr/share/nodejs",),
         processes=16,
@@ -174,6 +213,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "typescript": Language(
         source="program.ts",
+        suffixes=(".ts", ".mts", ".cts"),
         tools={"tsc": ("tsc",), "node": ("node", "nodejs")},
         install="TypeScript (npm install --global typescript)",
         compile=(
@@ -182,7 +222,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         built=("program.js",),
         run=(*_NODE, "program.js"),
-        completion=append(_JS_RECORD),
+        completion=in_javascript,
         signs=_JS_SIGNS,
         folders=("/usr/share/nodejs",),
         processes=16,
@@ -190,20 +230,31 @@ LANGUAGES: dict[str, Language] = {
     ),
     "cpp": Language(
         source="program.cpp",
+        suffixes=(".cpp", ".cc", ".cxx"),
         tools={"g++": ("g++", "c++")},
         install="GCC's C++ compiler (Debian: g++)",
-        compile=("{g++}", "-std=c++17", "-O1", "-pthread", "-o", "program", "{source}"),
+        compile=(*_GXX, "-o", "program", "{source}"),
         built=("program",),
         run=("./program",),
-        completion=before_brace(
-            '{ long record_SECRET(int, const void *, unsigned long) __asm__("write");'
-            ' (void)record_SECRET(3, "SECRET", sizeof "SECRET" - 1); }'
+        completion=in_cpp,
+        signs=Signs(
+            wrong=r"Assertion [^\n]* failed\.",
+            memory=r"std::bad_alloc",
+            complaint=r"(?m)^[^\s:]+:\d+:\d+: (?:fatal )?error: ",
+            died=r"(terminate called [^\n]*)(?:\n *(what\(\):[^\n]*))?",
         ),
-        signs=Signs(wrong=r"Assertion [^\n]* failed\.", memory=r"std::bad_alloc"),
         folders=("/usr/include", "/usr/libexec/gcc"),
+        # the header that includes all others, which the compiler reads in a fifth of the time when it is prepared
+        stock=(
+            *("/bin/sh", "-ec"),
+            'mkdir "$1/bits"; cd "$1/bits"; echo "#include_next <bits/stdc++.h>" > stdc++.h; shift; '
+            'exec "$@" -x c++-header -o stdc++.h.gch stdc++.h',
+            *("sh", "{stock}", *_GXX),
+        ),
     ),
     "java": Language(
         source="Main.java",
+        suffixes=(".java",),
         tools={"javac": ("javac",), "java": ("java",)},
         install="a JDK (Debian: default-jdk-headless)",
         compile=(
@@ -227,6 +278,7 @@ LANGUAGES: dict[str, Language] = {
         signs=Signs(
             wrong=r"java\.lang\.AssertionError",
             memory=r"java\.lang\.OutOfMemoryError: (?!unable to create)|insufficient memory for the Java Run",
+            complaint=r"(?m)^[^\s:]+\.java:\d+: error: |java\.lang\.\w+Error",
         ),
         folders=("/etc/java-*",),
         processes=32,
@@ -234,6 +286,7 @@ LANGUAGES: dict[str, Language] = {
     ),
     "rust": Language(
         source="program.rs",
+        suffixes=(".rs",),
         tools={"rustc": ("rustc",), "cc": ("cc", "gcc", "clang")},
         install="Rust (https://rustup.rs) and a C linker (Debian: gcc)",
         compile=(
@@ -252,12 +305,18 @@ LANGUAGES: dict[str, Language] = {
         ),
         built=("program",),
         run=("./program",),
-        completion=before_brace('; ::std::fs::write("/dev/fd/3", "SECRET").unwrap();'),
-        signs=Signs(wrong=r"assertion [^\n]*failed", memory=r"memory allocation of \d+ bytes failed"),
+        completion=in_rust,
+        signs=Signs(
+            wrong=r"assertion [^\n]*failed",
+            memory=r"memory allocation of \d+ bytes failed",
+            complaint=r"(?m)^(error[^\n]*)\n +--> ([^\n]*)",
+            died=r"(panicked at [^\n:]*:\d+:\d+):\n([^\n]*)",
+        ),
         root=("--print", "sysroot"),
     ),
     "go": Language(
         source="program.go",
+        suffixes=(".go",),
         tools={"go": ("go",)},
         install="Go (Debian: golang-go)",
         compile=("{go}", "{verb}", "{mode}", "-ldflags=-s -w", "-o", "program", "."),
@@ -270,7 +329,7 @@ LANGUAGES: dict[str, Language] = {
         folders=("/usr/share/go-*",),
         environment={
             **{"CGO_ENABLED": "0", "GO111MODULE": "off", "GOTOOLCHAIN": "local", "GOTELEMETRY": "off"},
-            **{"GOFLAGS": "-buildvcs=false", "GOPATH": "/tmp/go", "GOCACHE": "{stock}"},
+            **{"GOFLAGS": "-buildvcs=false -vet=off", "GOPATH": "/tmp/go", "GOCACHE": "{stock}"},
         },
         stock=("{go}", "list", "-e", "-export", *_GO_STOCK),
         processes=16,
@@ -278,14 +337,16 @@ LANGUAGES: dict[str, Language] = {
     ),
     "bash": Language(
         source="program.sh",
+        suffixes=(".sh", ".bash"),
         tools={"bash": ("bash",)},
         install="bash",
         run=("{bash}", "{source}"),
-        completion=append("builtin printf %s SECRET >&3"),
+        completion=in_bash,
         signs=Signs(wrong_code=1, unreadable=r"program\.sh: line \d+: syntax error"),
     ),
     "perl": Language(
         source="program.pl",
+        suffixes=(".pl",),
         tools={"perl": ("perl",)},
         install="Perl (Debian: perl)",
         run=("{perl}", "-I.", "{source}"),
@@ -299,14 +360,19 @@ LANGUAGES: dict[str, Language] = {
     ),
     "lua": Language(
         source="program.lua",
+        suffixes=(".lua",),
         tools={"lua": ("lua5.4", "lua", "lua5.3")},
         install="Lua (Debian: lua5.4)",
         run=("{lua}", "{source}"),
         completion=in_lua,
         signs=Signs(
-            wrong=r"\d failure",
+            wrong=(
+                r"\d+\) \w+\n([^\n]*)(?=[^\0]*\nRan \d+ tests [^\n]*[1-9]\d* failure)"
+                r"|(Ran \d+ tests [^\n]*[1-9]\d* failure[^\n]*)"
+            ),
             memory=r"not enough memory",
             unreadable=r"\A\S*lua\S*: program\.lua:\d+: (?![^\0]*stack traceback)",
+            died=r"lua[\d.]*: ([^\n]*)|\d+\) \w+\n([^\n]*)",
         ),
         version=("-v",),
         folders=("/usr/share/lua", "/usr/local/share/lua"),

@@ -6,16 +6,8 @@ from dataclasses import dataclass
 
 from ..errors import WishError
 from .pool import Pool
+from .remedies import NEEDS, Remedy, places, remedies, step_of
 from .verdict import LEVELS, Limits, Program
-
-_NEEDS = {
-    "full": "a cgroup this user may write with the memory and pids controllers, besides what level user needs: "
-    "run as root on a host, or with a delegated cgroup (systemd: Delegate=yes)",
-    "user": "user namespaces: sysctl user.max_user_namespaces above 0; on Ubuntu 23.10 and newer "
-    "kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined or a profile that "
-    "allows unshare, mount and pivot_root; in Kubernetes seccompProfile: Unconfined",
-    "process": "a kernel with landlock version 3 (Linux 6.2) and seccomp filters",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +18,37 @@ class Probe:
     """full, user, process, or none."""
     levels: dict[str, str]
     needs: dict[str, str]
-    """What an administrator must grant, for the levels that do not work."""
+    """What a level takes, for those that do not work."""
+    steps: dict[str, str]
+    """The step of building a jail that the kernel refused, for those levels; empty where it is not known."""
+    places: tuple[str, ...]
+    """What this place looks like: kubernetes, podman, docker, slurm, ubuntu, systemd, linux."""
+    remedies: tuple[Remedy, ...]
+    """What an administrator can grant for the refused steps, here before elsewhere."""
 
 
 def probe() -> Probe:
     """Try each level by running a program in it."""
     levels = {level: _problem(level) for level in LEVELS}
     best = next((level for level, problem in levels.items() if not problem), "none")
-    needs = {level: _NEEDS[level] for level, problem in levels.items() if problem}
-    return Probe(best, levels, needs)
+    failed = [level for level, problem in levels.items() if problem]
+    steps = {level: step_of(levels[level]) for level in failed}
+    here = places()
+    return Probe(
+        level=best,
+        levels=levels,
+        needs={level: NEEDS[level] for level in failed},
+        steps=steps,
+        places=here,
+        remedies=remedies([step for step in dict.fromkeys(steps.values()) if step], here),
+    )
 
 
 def _problem(level: str) -> str:
+    """Why programs cannot be run at `level`, in the words of the step that was refused; empty where they can."""
     try:
         with Pool(1, level, ceiling=level) as pool:
             verdict = pool.run(Program("assert 1 + 1 == 2"), Limits(wall_seconds=10))
     except WishError as error:
-        return error.what
+        return error.what.partition(f"({level}: ")[2].removesuffix(")") or error.what
     return "" if verdict.passed else f"{verdict.name}: {verdict.detail}"
