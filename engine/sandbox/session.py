@@ -93,8 +93,8 @@ class Session:
         room = self.limits.output_kb * 1024
         self.streams = {out: Output(room, keep_last=False), err: Output(room, keep_last=True)}
         near, far = os.pipe() if self.case.command else (s.detach() for s in socket.socketpair())
-        if self.case.command:
-            os.fchmod(far, 0o666)  # for languages that can only open it by name, as /dev/fd/3
+        for fd in (child_out, child_err, *([far] if self.case.command else [])):
+            os.fchmod(fd, 0o666)  # for programs that open it by name, as /dev/stderr or /dev/fd/3
         stdin = as_file(self.case.stdin) if self.case.stdin else os.open(os.devnull, os.O_RDONLY)
         fds = [stdin, child_out, child_err, far, as_file(marshal.dumps(self._job()))]
         try:

@@ -43,6 +43,7 @@ WITH_PROCESSES = {
     "shared memory": "from multiprocessing import shared_memory as s\nm = s.SharedMemory(create=True, size=64)\nm.buf[0] = 1\nm.close()\nm.unlink()",
     "sockets of its own": "import socket\na, b = socket.socketpair()\na.send(b'x')\nassert b.recv(1) == b'x'",
     "loopback": "import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 0))\ns.listen()\nc = socket.create_connection(s.getsockname())",
+    "streams by name": "open('/dev/stdout', 'w').write('a')\nopen('/dev/stderr', 'w').write('b')\nopen('/dev/stdin').read()",
     "who am I": "import os, pwd, getpass\nassert pwd.getpwuid(os.getuid()).pw_name == 'runner'",
     "signals of its own": "import os, signal\nn = []\nsignal.signal(signal.SIGUSR1, lambda *a: n.append(1))\nos.kill(os.getpid(), signal.SIGUSR1)\nassert n",
     "alarm": "import signal, time\nclass T(Exception): pass\ndef h(*a): raise T\nsignal.signal(signal.SIGALRM, h)\nsignal.setitimer(signal.ITIMER_REAL, .05)\ntry: time.sleep(5)\nexcept T: pass\nelse: assert 0",
