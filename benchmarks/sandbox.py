@@ -1,7 +1,7 @@
 """How fast and how rightly programs are judged, and at what cost: Temper's sandbox and the field's.
 
 Run: TEMPER_DATA=FOLDER python benchmarks/sandbox.py --peers PEERS [--workloads ...] [--executors ...]
-[--rounds N] [--limit N] [--codegen-limit N] [--write]. The data folder holds humaneval/HumanEval.jsonl.gz and
+[--rounds N] [--limit N] [--write]. The data folder holds humaneval/HumanEval.jsonl.gz and
 codegen16b/samples.jsonl.gz (see score_codegen16b.py). Whoever runs this fetches what others wrote:
 
     python -m venv PEERS/venv
@@ -13,7 +13,7 @@ codegen16b/samples.jsonl.gz (see score_codegen16b.py). Whoever runs this fetches
 
 What is absent is skipped with a word. Most of these judges isolate nothing: programs that a model wrote
 (codegen) run in them with your rights, so use a machine that may break. Prints a table a workload; --write
-also puts them in docs/results/sandbox.md.
+also puts them in docs/results/sandbox.md, in place of what that page had of the same workloads.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from executors.task import Unavailable
 from executors.workload import WORKLOADS, Workload
 
 WORKERS = 2
+PAGE = ROOT / "docs" / "results" / "sandbox.md"
 LABELS = {
     "temper": "Temper",
     "temper-fresh": "Temper, fresh",
@@ -122,33 +123,30 @@ def table(workload: Workload, records: dict[str, Record]) -> str:
     )
 
 
-def section(workload: Workload, records: dict[str, Record], absent: list[str]) -> str:
-    """A workload's heading, table, and who is missing from it."""
+def section(
+    workload: Workload, records: dict[str, Record], absent: list[str], wish: argparse.Namespace
+) -> str:
+    """A workload's heading, how it was measured, its table, who judged, and who is missing."""
     count = len(workload.setting.order)
-    about = prose(f"{workload.about} {count:,} programs a round.")
-    text = f"## {workload.name}\n\n{about}\n"
+    summed = dict.fromkeys(record.peak.summed for record in records.values() if record.peak)
+    how = (
+        f"{workload.about} {count:,} programs a round, {wish.rounds} rounds, {WORKERS} workers. `{command()}`, "
+        f"{facts()}; load average at the end {os.getloadavg()[0]:.1f}. Memory is summed as {' or '.join(summed)}."
+    )
+    notes = dict.fromkeys(record.note for record in records.values())
+    text = f"## {workload.name}\n\n{prose(how)}\n"
     if records:
-        text += f"\n{table(workload, records)}\n"
+        text += f"\n{table(workload, records)}\n\n" + "".join(f"- {note}\n" for note in notes)
     return text + "".join(f"\n{line}.\n" for line in absent)
 
 
-def page(sections: list[str], records: list[Record], rounds: int) -> str:
-    """The whole page."""
-    notes = dict.fromkeys(record.note for record in records)
-    summed = dict.fromkeys(record.peak.summed for record in records if record.peak)
-    head = (
-        f"`{command()}`, {facts()}, {WORKERS} workers, {rounds} rounds; load average at the end "
-        f"{os.getloadavg()[0]:.1f}. Memory is summed as {' or '.join(summed)}."
-    )
-    return f"""# Judges of programs side by side
-
-{prose(head)}
-
-{ABOUT}
-
-{chr(10).join(f"- {note}" for note in notes)}
-
-{chr(10).join(sections)}"""
+def page(sections: dict[str, str]) -> str:
+    """The whole page: what was measured now, and of the other workloads what it had."""
+    if PAGE.exists():
+        for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
+            sections.setdefault(part.partition("\n")[0], f"## {part}")
+    ordered = [sections[name].rstrip() for name in WORKLOADS if name in sections]
+    return "\n\n".join(["# Judges of programs side by side", ABOUT, *ordered]) + "\n"
 
 
 def wishes() -> argparse.Namespace:
@@ -158,15 +156,13 @@ def wishes() -> argparse.Namespace:
     parser.add_argument("--executors", nargs="+", choices=EXECUTORS, default=list(EXECUTORS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=int, help="at most so many programs a workload, spread evenly")
-    parser.add_argument("--codegen-limit", type=int, help="the same for codegen's 16,400 alone")
     parser.add_argument("--write", action="store_true")
     return parser.parse_args()
 
 
 def prepare(name: str, wish: argparse.Namespace) -> Workload:
     """The workload as it is wished for."""
-    limit = wish.codegen_limit or wish.limit if name == "codegen" else wish.limit
-    workload = WORKLOADS[name](Path(os.environ["TEMPER_DATA"])).at_most(limit)
+    workload = WORKLOADS[name](Path(os.environ["TEMPER_DATA"])).at_most(wish.limit)
     peers = str(Path(wish.peers).resolve()) if wish.peers else ""
     setting = dataclasses.replace(workload.setting, workers=WORKERS, peers=peers)
     return dataclasses.replace(workload, setting=setting)
@@ -177,17 +173,13 @@ def main() -> None:
     wish = wishes()
     if "TEMPER_DATA" not in os.environ:
         sys.exit("set TEMPER_DATA to the folder with humaneval/ and codegen16b/")
-    sections: list[str] = []
-    met: list[Record] = []
     for name in wish.workloads:
         workload = prepare(name, wish)
         records, absent = compare(workload, wish.executors, wish.rounds)
-        sections.append(section(workload, records, absent))
-        met += records.values()
-        print(sections[-1], flush=True)
-    if wish.write:
-        target = ROOT / "docs" / "results" / "sandbox.md"
-        target.write_text(page(sections, met, wish.rounds), encoding="utf-8")
+        text = section(workload, records, absent, wish)
+        print(text, flush=True)
+        if wish.write:
+            PAGE.write_text(page({name: text}), encoding="utf-8")
 
 
 if __name__ == "__main__":
