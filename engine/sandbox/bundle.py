@@ -34,6 +34,8 @@ class Bundle:
         self.root = f"{folder}/root"
         self.shared: list[str] = []
         """The host's folders that are shown read-only at the same paths."""
+        self.podman_settings = f"{folder}/containers.conf"
+        """In place of the user's own, which may add mounts and rights; and locks that are files of this folder."""
         os.makedirs(self.root, 0o755)
         self._lay_files()
         self._lay_code()
@@ -82,7 +84,15 @@ class Bundle:
         Path(place, "config.json").write_text(json.dumps(self._description()))
         rootless = ["--rootless"] if os.geteuid() else []
         return [
-            *(executable, "--root", f"{self.folder}/state", *rootless, "--network", "none", "--ignore-cgroups"),
+            *(
+                executable,
+                "--root",
+                f"{self.folder}/state",
+                *rootless,
+                "--network",
+                "none",
+                "--ignore-cgroups",
+            ),
             *("--platform", "ptrace", "run", "--bundle", place, name),
         ]
 
@@ -117,7 +127,11 @@ class Bundle:
         }
 
     def podman(self, executable: str, name: str) -> list[str]:
-        """The command that starts container `name`, whose door, stdout and stderr are descriptors 3, 4 and 5."""
+        """The command that starts container `name`, whose door, stdout and stderr are descriptors 3, 4 and 5.
+
+        It is to be run with `podman_settings` as its only settings file.
+        """
+        Path(self.podman_settings).write_text('[engine]\nlock_type = "file"\n')
         scratch = f"size={self.shape.disk_mb}m,mode=1777,nosuid,nodev"
         places = (("--root", "store"), ("--runroot", "run"), ("--tmpdir", "tmp"))
         stores = [word for option, place in places for word in (option, f"{self.folder}/{place}")]
@@ -129,7 +143,19 @@ class Bundle:
         walls = ("--network", "none", "--read-only", "--read-only-tmpfs=false", "--cgroups", "disabled")
         rights = ["--cap-drop=all", *(f"--cap-add={c}" for c in _CAPABILITIES), "--user", "0:0"]
         return [
-            *(executable, *stores, "--storage-driver", "vfs", *quiet, "run", "--rm", "--name", name, "--preserve-fds", "3"),
+            *(
+                executable,
+                *stores,
+                "--storage-driver",
+                "vfs",
+                *quiet,
+                "run",
+                "--rm",
+                "--name",
+                name,
+                "--preserve-fds",
+                "3",
+            ),
             *("--log-driver", "none", "--hostname", "sandbox", *walls, *maps, *rights),
             *("--security-opt", "no-new-privileges", "--workdir", jail.SCRATCH, "--no-hosts"),
             *(f"--tmpfs={place}:{scratch}" for place in _SCRATCHES),

@@ -36,10 +36,6 @@ class Group:
         for folder in {self.memory, self.pids}:
             (folder / "cgroup.procs").write_text(str(pid))
 
-    def pids_in(self) -> list[int]:
-        """Processes that are in it now."""
-        return [int(pid) for pid in (self.pids / "cgroup.procs").read_text().split()]
-
     def limit(self, memory_mb: int, processes: int) -> None:
         size = str(memory_mb << 20)
         if self.version == 2:

@@ -15,6 +15,7 @@ import click
 
 from ..errors import WishError
 from .bench import bench as measure
+from .engines import ENGINES
 from .probe import Probe
 from .probe import probe as probe_machine
 from .run import run as run_program
@@ -41,6 +42,9 @@ def sandbox() -> None:
 @click.option("--wall-seconds", type=float, default=_DEFAULTS.wall_seconds, show_default=True)
 @click.option("--memory-mb", type=int, default=_DEFAULTS.memory_mb, show_default=True)
 @click.option("--level", type=click.Choice(LEVELS), help="Weakest isolation that will do.")
+@click.option(
+    "--engine", type=click.Choice(list(ENGINES)), help="Run it in a container of this outer engine."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
 def run(
     file: Path,
@@ -49,6 +53,7 @@ def run(
     wall_seconds: float,
     memory_mb: int,
     level: str | None,
+    engine: str | None,
     as_json: bool,
 ) -> None:
     """Run FILE as a Python script. `passed` means that it came to its end by itself with exit code 0."""
@@ -56,7 +61,7 @@ def run(
     program = Program(
         _read(file).decode("utf-8-sig", "surrogateescape"), stdin=_read(stdin) if stdin else b""
     )
-    verdict = run_program(program, limits, level=level)
+    verdict = run_program(program, limits, level=level, engine=engine)
     if as_json:
         click.echo(json.dumps({"verdict": verdict.name, **_without_name(verdict)}))
     else:
@@ -106,6 +111,14 @@ def _table(found: Probe) -> str:
         lines.append(f"  {level:8} {'works' if not problem else 'no: ' + problem}")
         if problem:
             lines.append(f"  {'':8} needs {found.needs[level]}")
+    lines.append("outer engines, for a second boundary:")
+    for engine in found.engines:
+        version = f" ({engine.version})" if engine.version else ""
+        lines.append(
+            f"  {engine.name:8} {'works' if not engine.problem else 'no: ' + engine.problem}{version}"
+        )
+        if engine.problem:
+            lines.append(f"  {'':8} needs: {engine.needs}")
     return "\n".join(lines)
 
 

@@ -9,13 +9,15 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from . import cgroup, codec, kernel, scratch, wire
+from . import cgroup, codec, jail, kernel, scratch, wire
 from .bundle import Bundle
-from .engines import path_of
+from .engines import PATH
 
 _START_SECONDS = 60.0
+_LOOK_MS = 500
 _END_SECONDS = 10.0
 _MOST_WORDS = 300
 _ENGINE_MB = {"runsc": 256, "podman": 64}
@@ -38,25 +40,31 @@ class Container:
     def __init__(self, engine: str, bundle: Bundle, name: str) -> None:
         self.engine, self.bundle, self.name = engine, bundle, name
         self.group: cgroup.Group | None = None
-        with contextlib.suppress(OSError):  # without one, memory is bounded by process and looked at from inside
+        with contextlib.suppress(
+            OSError
+        ):  # without one, memory is bounded by process and looked at from inside
             self.group = cgroup.create()
         self.door, theirs = socket.socketpair()
         self.out, out = os.pipe()
         self.err, err = os.pipe()
         try:
             self.process = self._start(theirs.fileno(), out, err)
+        except OSError:
+            if self.group:
+                self.group.close()
+            raise
         finally:
             theirs.close()
             os.close(out)
             os.close(err)
         self.inbox = wire.Inbox(_LARGEST)
         self.warm = False
-        wire.send(self.door.fileno(), b"S", bundle.shape.pack())
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, as whoever waits for it will hear
+            wire.send(self.door.fileno(), b"S", replace(bundle.shape, scratch=jail.SCRATCH).pack())
 
     def _start(self, door: int, out: int, err: int) -> subprocess.Popen[bytes]:
-        executable = path_of(self.engine) or self.engine
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
-        environment |= {k: os.environ[k] for k in ("HOME", "XDG_RUNTIME_DIR", "TMPDIR") if k in os.environ}
+        executable, home = self.bundle.shape.executable, self.bundle.folder
+        environment = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": home, "XDG_RUNTIME_DIR": home}
         if self.engine == "runsc":
             return self._spawn(self.bundle.runsc(executable, self.name), environment, (door, out, err))
         for place, fd in zip(_PLACES, (door, out, err), strict=True):
@@ -64,6 +72,7 @@ class Container:
         null = os.open(os.devnull, os.O_RDWR)
         try:
             command = self.bundle.podman(executable, self.name)
+            environment["CONTAINERS_CONF"] = self.bundle.podman_settings
             return self._spawn(command, environment, (null, null, err), _PLACES)
         finally:
             for place in _PLACES:
@@ -71,7 +80,11 @@ class Container:
             os.close(null)
 
     def _spawn(
-        self, command: list[str], environment: dict, streams: tuple[int, int, int], given: tuple[int, ...] = ()
+        self,
+        command: list[str],
+        environment: dict,
+        streams: tuple[int, int, int],
+        given: tuple[int, ...] = (),
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             command,
@@ -90,28 +103,35 @@ class Container:
         if self.group:
             self.group.add(os.getpid())
 
-    def wait_until_warm(self) -> None:
-        """Raises ContainerError when its first process does not report in time."""
-        if self.warm:
-            return
+    def wait_until_warm(self, control: int) -> None:
+        """Raises ContainerError when its first process does not report in time, or nobody is left at `control`."""
+        deadline = time.monotonic() + _START_SECONDS
         poll = select.poll()
         poll.register(self.door, select.POLLIN)
-        deadline = time.monotonic() + _START_SECONDS
-        frames: list[wire.Frame] = []
-        while not frames:
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise ContainerError(f"a container was not ready after {_START_SECONDS:g} s")
-            try:
-                data = os.read(self.door.fileno(), wire.READ)
-            except ConnectionResetError:
-                data = b""
-            if not data:
+        poll.register(control, 0)
+        while not self.warm:
+            ready = dict(poll.poll(_LOOK_MS))
+            if control in ready:
+                raise ContainerError("nobody waits for it any more")
+            if self.door.fileno() in ready:
+                self._hear_first_word()
+            elif self.process.poll() is not None:
                 raise ContainerError(self.last_words())
-            with contextlib.suppress(codec.Malformed):
-                frames = self.inbox.feed(data)
-        if frames[0].kind != b"H":
-            raise ContainerError(frames[0].body[:_MOST_WORDS].decode("utf-8", "replace"))
-        self.warm = True
+            elif time.monotonic() > deadline:
+                raise ContainerError(f"a container was not ready after {_START_SECONDS:g} s")
+
+    def _hear_first_word(self) -> None:
+        try:
+            data = os.read(self.door.fileno(), wire.READ)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise ContainerError(self.last_words())
+        with contextlib.suppress(codec.Malformed):
+            for frame in self.inbox.feed(data):
+                if frame.kind != b"H":
+                    raise ContainerError(frame.body[:_MOST_WORDS].decode("utf-8", "replace"))
+                self.warm = True
 
     def last_words(self) -> str:
         """What the engine said on its stderr, once it has ended."""
@@ -140,28 +160,23 @@ class Container:
         try:
             self.process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            for pid in [*_descendants(self.process.pid), self.process.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self._kill_all()
             self.process.wait()
-        self._end_group()
+        deadline = time.monotonic() + _END_SECONDS
+        while _reap():  # monitors and file servers the engine left to this process
+            if time.monotonic() > deadline:
+                self._kill_all()
+            time.sleep(0.002)
 
     def kill(self) -> None:
         """As `stop`, for one that must not go on for a moment."""
-        for pid in _descendants(self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._kill_all()
         self.stop()
 
-    def _end_group(self) -> None:
-        """What an engine started apart from itself (a monitor) is still in the group."""
-        deadline = time.monotonic() + _END_SECONDS
-        while self.group and (pids := self.group.pids_in()) and time.monotonic() < deadline:
-            if time.monotonic() > deadline - _END_SECONDS / 2:
-                for pid in pids:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-            time.sleep(0.005)
+    def _kill_all(self) -> None:
+        for pid in _descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Leave no process, group or file of it."""
@@ -175,6 +190,16 @@ class Container:
         if place.exists():
             scratch.empty(str(place))
             place.rmdir()
+
+
+def _reap() -> bool:
+    """Take the ends of children; whether one is left. There is never more than one container at a time."""
+    try:
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _descendants(root: int) -> list[int]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from ..errors import WishError
 
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+"""Where engines and their helpers are looked for besides the user's own PATH."""
 _VERSION_SECONDS = 20.0
 
 
@@ -43,7 +45,7 @@ ENGINES = {
 
 def path_of(name: str) -> str | None:
     """The engine's executable; None where it is not installed."""
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/bin:/usr/bin:/usr/sbin")
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{PATH}")
 
 
 def version_of(name: str) -> str | None:
@@ -60,14 +62,14 @@ def version_of(name: str) -> str | None:
     return done.stdout.partition("\n")[0].strip()
 
 
-def check(name: str | None) -> None:
-    """Raise WishError for an engine there is no row for, or that is not installed."""
-    if name is None:
-        return
+def find(name: str) -> str:
+    """The engine's executable. Raises WishError for one there is no row for, or that is not installed."""
     if name not in ENGINES:
         raise WishError(f"there is no outer engine {name!r}", f"use one of {', '.join(ENGINES)}")
-    if path_of(name) is None:
+    path = path_of(name)
+    if path is None:
         raise WishError(f"{name} is not installed (it is not on the PATH)", ENGINES[name].install)
+    return path
 
 
 def refusal(name: str, reason: str) -> WishError:

@@ -200,7 +200,9 @@ class Inmate(Zygote):
         if frame.kind == b"C":
             self.inward += frame.body
         elif frame.kind == b"E" and self.channel >= 0:
-            with contextlib.suppress(OSError):  # what is still unsent is for a program that hangs up on its judge
+            with contextlib.suppress(
+                OSError
+            ):  # what is still unsent is for a program that hangs up on its judge
                 os.write(self.channel, self.inward)
                 socket.socket(fileno=os.dup(self.channel)).shutdown(socket.SHUT_WR)
             self.inward.clear()

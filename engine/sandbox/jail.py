@@ -72,6 +72,8 @@ class Shape:
     """Modules imported once, before any program."""
     forks_often: bool = False
     """Whether it is worth the start to make forks cheap: where Python programs are run, not commands."""
+    executable: str = ""
+    """Of the outer engine `level` names, where it names one."""
     scratch: str = SCRATCH
     """Where programs may write; another path only where there is no mount namespace to give them their own /tmp."""
 

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 
+from . import kernel, scratch
 from .bundle import Bundle, leave_hybrid_cgroups
 from .container import Container, ContainerError
 from .jail import Shape
@@ -28,6 +29,9 @@ def main(control_fd: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     while null < _RESERVED - 1:
         null = os.dup(null)
+    kernel.prctl(
+        kernel.PR_SET_CHILD_SUBREAPER, 1
+    )  # engines leave processes behind that only a parent can wait for
     shape = Shape.read(control.recv(_PACKET))
     outer: Outer | None = None
     try:
@@ -62,7 +66,7 @@ class Outer:
     def warm_one(self) -> None:
         """Have a container that waits for its program."""
         self.spare = self._start()
-        self.spare.wait_until_warm()
+        self.spare.wait_until_warm(self.control.fileno())
 
     def serve(self) -> None:
         """Run what is ordered until the worker hangs up."""
@@ -96,8 +100,12 @@ class Outer:
         return not trial.orphaned
 
     def close(self) -> None:
+        """Leave nothing behind, also where the worker was killed and cannot see to it."""
         if self.spare:
             self.spare.close()
+        with contextlib.suppress(OSError):
+            scratch.empty(self.shape.scratch)
+            os.rmdir(self.shape.scratch)
 
 
 def _pack(message: dict) -> bytes:

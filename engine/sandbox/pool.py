@@ -61,10 +61,11 @@ class Pool:
             raise WishError(f"a sandbox of {workers} workers runs nothing", "ask for at least 1")
         if mode not in MODES:
             raise WishError(f"there is no sandbox mode {mode!r}", f"use one of {', '.join(MODES)}")
-        engines.check(engine)
         self.mode = mode
         levels = _levels_between(level, ceiling, mode)
-        setup = Setup(mode == "fresh", preload, packages_of(preload), engine)
+        setup = Setup(
+            mode == "fresh", preload, packages_of(preload), engine, engines.find(engine) if engine else ""
+        )
         self._processes = [Process(levels, setup, _DEFAULT.disk_mb) for _ in range(workers)]
         try:
             for process in self._processes:

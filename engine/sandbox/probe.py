@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import WishError
+from .engines import ENGINES, version_of
 from .pool import Pool
 from .verdict import LEVELS, Limits, Program
 
@@ -19,6 +20,16 @@ _NEEDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class OuterEngine:
+    """An outer engine as it was found: its version (None where it is not installed), and why it does not work."""
+
+    name: str
+    version: str | None
+    problem: str
+    needs: str
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The best isolation to be had, and for each level why not (empty where it works)."""
 
@@ -27,19 +38,24 @@ class Probe:
     levels: dict[str, str]
     needs: dict[str, str]
     """What an administrator must grant, for the levels that do not work."""
+    engines: tuple[OuterEngine, ...] = ()
 
 
 def probe() -> Probe:
-    """Try each level by running a program in it."""
+    """Try each level, and each outer engine, by running a program in it."""
     levels = {level: _problem(level) for level in LEVELS}
     best = next((level for level, problem in levels.items() if not problem), "none")
     needs = {level: _NEEDS[level] for level, problem in levels.items() if problem}
-    return Probe(best, levels, needs)
+    return Probe(best, levels, needs, tuple(map(_engine, ENGINES)) if best != "none" else ())
 
 
-def _problem(level: str) -> str:
+def _engine(name: str) -> OuterEngine:
+    return OuterEngine(name, version_of(name), _problem(None, name), ENGINES[name].install)
+
+
+def _problem(level: str | None, engine: str | None = None) -> str:
     try:
-        with Pool(1, level, ceiling=level) as pool:
+        with Pool(1, level, ceiling=level, engine=engine) as pool:
             verdict = pool.run(Program("assert 1 + 1 == 2"), Limits(wall_seconds=10))
     except WishError as error:
         return error.what

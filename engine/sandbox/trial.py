@@ -1,4 +1,4 @@
-"""One program in its container, seen from outside: what it says is carried to the worker, and its time is kept here too.
+"""One program in its container, seen from outside: what it says is carried to the worker, and its time is kept too.
 
 The container's first process watches the program closely; this one sees to it that both come to an end.
 """
@@ -53,10 +53,11 @@ class Trial:
     def run(self, container: Container) -> None:
         """To the program's end, whichever way that comes; nothing of it runs when this returns."""
         try:
-            container.wait_until_warm()
+            container.wait_until_warm(self.control.fileno())
             container.limit(self.order["memory_mb"], self.order["processes"])
         except (OSError, ContainerError) as error:
             self.trouble = str(error)
+            container.kill()
             return
         self._connect(container)
         while not self._over() and time.monotonic() < self.deadline:
@@ -70,8 +71,7 @@ class Trial:
         if self.orphaned:
             return
         self._carry(self._delivered, time.monotonic() + _DRAIN_SECONDS)
-        if not self.report and not self.reason:
-            self._blame(container)
+        self._blame(container)
 
     def _connect(self, container: Container) -> None:
         self.started = time.monotonic()
@@ -185,20 +185,25 @@ class Trial:
             self.report = _checked(json.loads(frame.body))
 
     def _blame(self, container: Container) -> None:
-        """The container ended before its first process could say why."""
+        """What the kernel did to the container; and where its first process could not say why it ended, why."""
         events = container.group.events() if container.group else None
         if events and events.oom_kills:
             self.reason = "memory"
-        elif events and events.refused_forks:
+        elif events and events.refused_forks and not self.report:
             self.reason = "processes"
-        else:
+        elif not self.report and not self.reason:
             self.trouble = self.trouble or container.last_words()
 
     def outcome(self) -> tuple[dict, list[int]]:
         """The report a zygote would give, and descriptors of what was collected, to be closed by the caller."""
         wall = time.monotonic() - self.started
-        report = {**_BLANK, "wall": wall, "trouble": self.trouble, "reason": self.reason, **self.report}
-        report |= {"serial": self.order["serial"], "clean": True, "collected": [name for name, _ in self.files]}
+        report = {**_BLANK, "wall": wall, "trouble": self.trouble, **self.report}
+        report["reason"] = self.reason or report.get("reason", "")
+        report |= {
+            "serial": self.order["serial"],
+            "clean": True,
+            "collected": [name for name, _ in self.files],
+        }
         return report, [as_file(data) for _, data in self.files]
 
     def close(self) -> None:
@@ -210,7 +215,15 @@ class Trial:
 
 def _checked(report: dict) -> dict:
     """What is believed of a report: its fields, of their types."""
-    kinds = {"status": int, "reason": str, "crowded": bool, "cpu": float, "wall": float, "peak_kb": int, "trouble": str}
+    kinds = {
+        "status": int,
+        "reason": str,
+        "crowded": bool,
+        "cpu": float,
+        "wall": float,
+        "peak_kb": int,
+        "trouble": str,
+    }
     return {name: kind(report[name]) for name, kind in kinds.items()}
 
 

@@ -124,6 +124,8 @@ class Setup:
     """Folders the preloaded modules, and what they load later, come from."""
     engine: str | None = None
     """The outer engine programs run in; judges never do."""
+    executable: str = ""
+    """Of the engine."""
 
 
 class Worker:
@@ -165,7 +167,9 @@ class Worker:
             return self._attempt(case)
         except (Broken, JailError, OSError) as error:
             self.close()
-            return Verdict("infra", f"the sandbox broke twice: {error}", isolation=self.setup.engine or self.level)
+            return Verdict(
+                "infra", f"the sandbox broke twice: {error}", isolation=self.setup.engine or self.level
+            )
 
     def _attempt(self, case: Case, *, ahead: bool = True) -> Verdict:
         shown = case.command.shown if case.command else ()
@@ -206,7 +210,7 @@ class Worker:
             preload = (*setup.preload, "engine.sandbox.together") if role == "together" else setup.preload
             often = replace(shape, forks_often=True, shown=setup.packages, preload=preload)
             if setup.engine:
-                return Keeper(replace(often, level=setup.engine))
+                return Keeper(replace(often, level=setup.engine, executable=setup.executable))
             return Keeper(replace(often, fresh=setup.fresh))
         return Keeper(replace(shape, fresh=setup.fresh, shown=shown))
 
