@@ -97,7 +97,7 @@ class Inmate(Zygote):
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._become(self.order, fds)
-        watch = Watch(self.order, child, False, False)
+        watch = Watch(self.order, child, 0, alone=False, counts_memory=False)
         far.close()
         for fd in (*fds, *given[3:], *self.streams):
             with contextlib.suppress(OSError):
