@@ -236,7 +236,7 @@ class Sandbox(Section):
     each program, at about twice the cost."""
     engine: Literal["runsc", "podman"] | None = None
     """Outer engine to run each program in, a container a program, for those who want a second boundary: `runsc`
-    (gVisor) or `podman`. Refused where it is not installed. Some hundred times slower than none."""
+    (gVisor) or `podman`. Refused where it is not installed or does not work; far slower than none."""
     preload: tuple[str, ...] = ()
     """Modules of this environment that programs may import besides the standard library, such as numpy."""
     cpu_seconds: PositiveFloat = 3.0
