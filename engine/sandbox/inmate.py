@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import kernel, scratch, solution, wire
+from . import kernel, scratch, seccomp, solution, wire
 from .jail import Shape
 from .streams import as_file
 from .watch import Order, Watch
@@ -79,6 +79,8 @@ class Inmate(Zygote):
         self.ended, self.tell_end = os.pipe()
         os.set_blocking(self.tell_end, False)
         signal.set_wakeup_fd(self.tell_end)
+        # the engine's walls are its own; the sandbox's filter stays in force within them
+        seccomp.install(seccomp.jail_filter(memory_files=True))
         gc.collect()
         gc.freeze()
 
