@@ -234,6 +234,9 @@ class Sandbox(Section):
     mode: Literal["reused", "fresh"] = "reused"
     """`reused`: a worker's jail is proven clean after each program, or built again; `fresh`: namespaces of its own for
     each program, at about twice the cost."""
+    engine: Literal["runsc", "podman"] | None = None
+    """Outer engine to run each program in, a container a program, for those who want a second boundary: `runsc`
+    (gVisor) or `podman`. Refused where it is not installed or does not work; far slower than none."""
     preload: tuple[str, ...] = ()
     """Modules of this environment that programs may import besides the standard library, such as numpy."""
     cpu_seconds: PositiveFloat = 3.0

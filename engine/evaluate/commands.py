@@ -53,6 +53,8 @@ def court_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Least isolation accepted.  [default: the best this kernel grants]"),
         click.option("--mode", type=click.Choice(MODES), default="reused", show_default=True,
                      help="A jail cleaned between programs, or a fresh one for each."),
+        click.option("--engine", type=click.Choice(["runsc", "podman"]),
+                     help="Run each program in a container of this outer engine."),
         click.option("--preload", multiple=True, metavar="MODULE",
                      help="A module programs may import besides the standard library; may be repeated."),
         click.option("--cpu-seconds", type=click.FloatRange(0, min_open=True), default=default.cpu_seconds,
@@ -67,8 +69,10 @@ def court_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _court(*, workers: int, level: str | None, mode: str, preload: tuple[str, ...], **limits: Any) -> Court:
-    return Court(Limits(**limits), level, workers, mode, preload)
+def _court(
+    *, workers: int, level: str | None, mode: str, preload: tuple[str, ...], engine: str | None, **limits: Any
+) -> Court:
+    return Court(Limits(**limits), level, workers, mode, preload, engine)
 
 
 @click.command()

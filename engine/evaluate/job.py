@@ -40,7 +40,7 @@ class Settings:
             top_p=wish.top_p,
             max_new_tokens=wish.max_new_tokens,
             seed=run.seed,
-            court=Court(limits, box.level, box.workers, box.mode, box.preload),
+            court=Court(limits, box.level, box.workers, box.mode, box.preload, box.engine),
         )
 
 

@@ -23,6 +23,8 @@ class Court:
     """Whether programs share a jail that is cleaned between them, or each has a fresh one."""
     preload: tuple[str, ...] = ()
     """Modules programs may import besides the standard library's."""
+    engine: str | None = None
+    """An outer engine (runsc, podman) to run each program in."""
 
 
 def judge(count: int, program: Callable[[int], Program], court: Court) -> Iterator[tuple[int, Verdict]]:
@@ -43,7 +45,8 @@ def judge(count: int, program: Callable[[int], Program], court: Court) -> Iterat
     if not count:
         return
     waiting = list(range(count))
-    with Pool(court.workers, court.level, mode=court.mode, preload=court.preload) as pool:
+    how = {"mode": court.mode, "preload": court.preload, "engine": court.engine}
+    with Pool(court.workers, court.level, **how) as pool:  # type: ignore[arg-type]
         for attempt in range(1, ATTEMPTS + 1):
             failed: list[int] = []
             verdicts = pool.run_many(map(program, waiting), court.limits)

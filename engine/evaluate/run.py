@@ -130,6 +130,7 @@ def _execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[s
     """Judge every answer not judged yet; returns the verdict records by the item's key."""
     court = job.settings.court
     terms = [asdict(court.limits), court.level, court.preload, EXTRACT_VERSION, fingerprint(job.tasks)]
+    terms += [court.engine] if court.engine else []
     cases = {_hash(item.key, terms): item for item in job.items}
     found = {
         record["case"]: record for record in journal.read(job.place.verdicts) if record.get("case") in cases

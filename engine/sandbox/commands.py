@@ -15,6 +15,7 @@ import click
 
 from ..errors import WishError
 from .bench import bench as measure
+from .engines import ENGINES
 from .languages import LANGUAGES, find, language_of
 from .pool import Pool
 from .probe import Probe
@@ -73,6 +74,9 @@ _PRELOAD = click.option(
 @_LEVEL
 @_MODE
 @_PRELOAD
+@click.option(
+    "--engine", type=click.Choice(list(ENGINES)), help="Run it in a container of this outer engine."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
 def run(
     file: Path,
@@ -98,7 +102,9 @@ def run(
         files=_given(given),
         collect=collect,
     )
-    with Pool(1, asked["level"], mode=asked["mode"], preload=asked["preload"]) as pool:
+    with Pool(
+        1, asked["level"], mode=asked["mode"], preload=asked["preload"], engine=asked["engine"]
+    ) as pool:
         verdict = pool.run(program, limits)
     brought = _bring(verdict, into) if into else []
     if as_json:
@@ -226,6 +232,14 @@ def _table(found: Probe) -> str:
         chosen = [remedy for remedy in found.remedies if remedy.here == here]
         lines += [heading] if chosen else []
         lines += [f"  {remedy.step} ({PLACES[remedy.place]}): {remedy.how}" for remedy in chosen]
+    lines.append("outer engines, for a second boundary:")
+    for engine in found.engines:
+        version = f" ({engine.version})" if engine.version else ""
+        lines.append(
+            f"  {engine.name:8} {'works' if not engine.problem else 'no: ' + engine.problem}{version}"
+        )
+        if engine.problem:
+            lines.append(f"  {'':8} needs: {engine.needs}")
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from ..errors import WishError
 from .builds import Builds, key_of
 from .case import Case, Command
 from .completion import Tested
+from .engines import ENGINES
 from .languages import Language, Signs, find
 from .toolchain import Toolchain, python, toolchain_of
 from .verdict import File, Limits, Program, Verdict, one_line
@@ -142,6 +143,11 @@ def _heap_mb(memory_mb: int) -> int:
 def _refuse(program: Program, level: str) -> None:
     """Raise WishError for a wish that no language but Python can be granted, or not at this level."""
     language = program.language
+    if level in ENGINES:
+        raise WishError(
+            f"a program in {language} cannot be run in {level}: outer engines run Python only",
+            "leave the engine out: the sandbox's own levels run every language",
+        )
     if level == "process":
         raise WishError(
             f"a program in {language} starts other programs, which isolation level process forbids",

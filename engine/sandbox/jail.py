@@ -33,7 +33,7 @@ _LINKS = {
     "dev/shm": SCRATCH,
     "var/tmp": SCRATCH,
 }
-_FILES = {
+FILES = {
     "etc/passwd": f"root:x:0:0::/:/bin/false\nrunner:x:{INSIDE_UID}:{INSIDE_UID}::{SCRATCH}:/bin/false\n",
     "etc/group": f"root:x:0:\nrunner:x:{INSIDE_UID}:\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
@@ -72,6 +72,8 @@ class Shape:
     """Modules imported once, before any program."""
     forks_often: bool = False
     """Whether it is worth the start to make forks cheap: where Python programs are run, not commands."""
+    executable: str = ""
+    """Of the outer engine `level` names, where it names one."""
     scratch: str = SCRATCH
     """Where programs may write; another path only where there is no mount namespace to give them their own /tmp."""
 
@@ -211,7 +213,7 @@ def _build_tree(shape: Shape) -> None:
         _place(root, path)
     for name, target in _LINKS.items():
         os.symlink(target, f"{root}/{name}")
-    for name, text in _FILES.items():
+    for name, text in FILES.items():
         Path(root, name).write_text(text)
     with contextlib.suppress(OSError):
         Path(root, "etc/ld.so.cache").write_bytes(Path("/etc/ld.so.cache").read_bytes())

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from . import cgroup, jail, scratch
 from .case import Case
+from .engines import ENGINES
 from .verdict import Limits
 
 _ROOM = Path(__file__).resolve().parent
 _START_SECONDS = 30.0
+_ENGINE_START_SECONDS = 90.0
 _END_SECONDS = 5.0
+_ENGINE_END_SECONDS = 30.0
 _OUTER_USERS = 1_879_048_192
 _FOLDER = "temper-sandbox"
 _OWN_PROCESSES = 4
@@ -89,11 +92,11 @@ class Keeper:
         try:
             if level == "full":
                 self.group = cgroup.create()
-            if level == "process":
+            if level == "process" or level in ENGINES:
                 self.folder = tempfile.mkdtemp(prefix=f"{_FOLDER}-{os.getpid()}-")
             self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                self.process = start_interpreter("zygote", theirs.fileno())
+                self.process = start_interpreter("outer" if level in ENGINES else "zygote", theirs.fileno())
             self._settle_in(shape)
         except OSError as error:
             self.close()
@@ -104,10 +107,12 @@ class Keeper:
         self.seen = self.group.events() if self.group else cgroup.Events(0, 0)
 
     def _settle_in(self, shape: jail.Shape) -> None:
-        self.control.settimeout(_START_SECONDS)
+        self.control.settimeout(_ENGINE_START_SECONDS if self.level in ENGINES else _START_SECONDS)
         if self.group:
             self.group.add(self.process.pid)
-        shape = replace(shape, two_users=self.level != "process" and os.geteuid() == 0)
+        shape = replace(
+            shape, two_users=self.level in ENGINES or (self.level != "process" and os.geteuid() == 0)
+        )
         self.control.send((replace(shape, scratch=self.folder) if self.folder else shape).pack())
         while True:
             data = self.control.recv(1 << 16)
@@ -172,7 +177,7 @@ class Keeper:
             self.control.close()  # the zygote leaves at the end of stream, and the kernel ends what it kept
         if hasattr(self, "process"):
             try:
-                self.process.wait(_END_SECONDS)
+                self.process.wait(_ENGINE_END_SECONDS if self.level in ENGINES else _END_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -180,6 +185,8 @@ class Keeper:
                 self.process.stdout.close()
         if self.group:
             self.group.close()
+        if self.level in ENGINES and hasattr(self, "process"):
+            cgroup.remove_of(self.process.pid)  # of its containers, where it was killed
         if self.folder:
             _remove(self.folder)
 

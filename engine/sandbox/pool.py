@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import WishError
+from . import engines
 from .case import Case
 from .crew import Crew
 from .foreign import Foreign
@@ -37,10 +38,13 @@ class Pool:
         mode: "reused" runs programs one after another in a worker's jail, which is proven clean between them or
             built again; "fresh" gives each program namespaces, scratch and /proc of its own, at about twice the cost.
             Level process has no namespaces to give, so it is never fresh.
+        engine: an outer engine ("runsc" or "podman") to run each program in, in a container of its own whatever the
+            mode; the judge keeps its jail, of at least `level`. Python only, and slower by far.
         preload: modules of this environment imported once for all programs ("numpy"); their packages can be read.
 
     Raises:
-        WishError: this kernel cannot give `level`, or gives no isolation at all; or a module cannot be preloaded.
+        WishError: this kernel cannot give `level`, or gives no isolation at all; `engine` is not installed or does not
+            work here; or a module cannot be preloaded.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Pool:
         ceiling: str | None = None,
         mode: str = "reused",
         preload: tuple[str, ...] = (),
+        engine: str | None = None,
     ) -> None:
         if workers < 1:
             raise WishError(f"a sandbox of {workers} workers runs nothing", "ask for at least 1")
@@ -58,7 +63,9 @@ class Pool:
             raise WishError(f"there is no sandbox mode {mode!r}", f"use one of {', '.join(MODES)}")
         self.mode = mode
         levels = _levels_between(level, ceiling, mode)
-        setup = Setup(mode == "fresh", preload, packages_of(preload))
+        setup = Setup(
+            mode == "fresh", preload, packages_of(preload), engine, engines.find(engine) if engine else ""
+        )
         self._processes: list[Process] = []
         try:
             for _ in range(workers):

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 
 from ..errors import WishError
-from . import codec, wire
+from . import codec, engines, wire
 from .keeper import start_interpreter
 from .worker import Setup
 
@@ -71,6 +71,8 @@ class Process:
             ) from None
         answer = codec.decode(frames[0].body)
         self.level, self.problems = answer["level"], answer["problems"]
+        if not self.level and self.setup.engine in self.problems:
+            raise engines.refusal(self.setup.engine, self.problems[self.setup.engine])
         if not self.level:
             reasons = "; ".join(f"{level}: {why}" for level, why in self.problems.items())
             raise WishError(
@@ -82,6 +84,7 @@ class Process:
             )
         # a worker that is replaced later must be as strong as the one its pool was opened with
         self.levels = [self.level]
+        self.level = self.setup.engine or self.level
 
     def post(self, kind: bytes, body: bytes = b"") -> None:
         """Send, or keep for later what the socket does not take now. May be called from any thread."""

@@ -48,7 +48,7 @@ _PRELOADED = (
 _getpid, _leave = os.getpid, os._exit
 
 
-def warm_up() -> None:
+def warm_up(rehearsals: int = rehearsal.TIMES) -> None:
     """Import what programs commonly use and build what a plain `python FILE` would have, once for all forks."""
     for name in _PRELOADED:
         importlib.import_module(name)
@@ -56,7 +56,7 @@ def warm_up() -> None:
     for name in ("exit", "quit"):
         setattr(builtins, name, quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.argv[:] = [FILE_NAME]
-    for _ in range(rehearsal.TIMES):
+    for _ in range(rehearsals):
         rehearse()
 
 

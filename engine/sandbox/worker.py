@@ -122,6 +122,10 @@ class Setup:
     preload: tuple[str, ...]
     packages: tuple[str, ...]
     """Folders the preloaded modules, and what they load later, come from."""
+    engine: str | None = None
+    """The outer engine programs run in; judges never do."""
+    executable: str = ""
+    """Of the engine."""
 
 
 class Worker:
@@ -137,14 +141,20 @@ class Worker:
     def open(self, levels: list[str], disk_mb: int) -> dict:
         """Build the strongest jail of the asked levels; {"level", "problems"} (level "" when none can be had)."""
         problems = {}
+        role = "judge" if self.setup.engine else "solution"
         for level in levels:
             try:
                 self.level = level
-                self.keepers["solution"] = self._build("solution", disk_mb)
+                self.keepers[role] = self._build(role, JUDGE_LIMITS.disk_mb if self.setup.engine else disk_mb)
                 break
             except JailError as error:
                 problems[level] = str(error)
                 self.level = ""
+        if self.level and self.setup.engine:
+            try:
+                self.keepers["solution"] = self._build("solution", disk_mb)
+            except JailError as error:
+                self.level, problems = "", {self.setup.engine: str(error)}
         return {"level": self.level, "problems": problems}
 
     def run(self, case: Case) -> Verdict:
@@ -157,7 +167,9 @@ class Worker:
             return self._attempt(case)
         except (Broken, JailError, OSError) as error:
             self.close()
-            return Verdict("infra", f"the sandbox broke twice: {error}", isolation=self.level)
+            return Verdict(
+                "infra", f"the sandbox broke twice: {error}", isolation=self.setup.engine or self.level
+            )
 
     def _attempt(self, case: Case, *, ahead: bool = True) -> Verdict:
         shown = case.command.shown if case.command else ()
@@ -197,6 +209,8 @@ class Worker:
         if role in ("solution", "together"):
             preload = (*setup.preload, "engine.sandbox.together") if role == "together" else setup.preload
             often = replace(shape, forks_often=True, shown=setup.packages, preload=preload)
+            if setup.engine:
+                return Keeper(replace(often, level=setup.engine, executable=setup.executable))
             return Keeper(replace(often, fresh=setup.fresh))
         return Keeper(replace(shape, fresh=setup.fresh, shown=shown))
 
