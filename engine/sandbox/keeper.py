@@ -89,6 +89,7 @@ class Keeper:
         self.group: cgroup.Group | None = None
         self.folder: str | None = None
         self.limited: tuple[int, int] | None = None
+        self.eager_pages = 0
         try:
             if level == "full":
                 self.group = cgroup.create()
@@ -122,6 +123,7 @@ class Keeper:
             if "failed" in message:
                 raise JailError(message["failed"])
             if "ready" in message:
+                self.eager_pages = message.get("eager_pages", 0)
                 self.control.settimeout(None)
                 return
             self.control.send(_pack({"maps": self._write_maps()}))

@@ -78,6 +78,8 @@ class Pool:
         self.level = self._processes[0].level
         self.problems = self._processes[0].problems
         """Why stronger levels were not to be had, by level."""
+        self.eager_pages = self._processes[0].eager_pages
+        """Pages each program is given at its fork (see `eager`); 0 where this kernel does not grant it: slower."""
         self._crew = Crew(self._processes)
         self._foreign = Foreign(self.level, lambda case: self._crew.submit(case).result())
         # a program that is compiled and then run is two cases in turn, so it takes a thread to wait in

@@ -31,6 +31,7 @@ class Process:
         self.disk_mb = disk_mb
         self.level = ""
         self.problems: dict[str, str] = {}
+        self.eager_pages = 0
         self._lock = threading.Lock()
         self._start()
 
@@ -71,6 +72,7 @@ class Process:
             ) from None
         answer = codec.decode(frames[0].body)
         self.level, self.problems = answer["level"], answer["problems"]
+        self.eager_pages = answer["eager_pages"]
         if not self.level and self.setup.engine in self.problems:
             raise engines.refusal(self.setup.engine, self.problems[self.setup.engine])
         if not self.level:

@@ -155,7 +155,8 @@ class Worker:
                 self.keepers["solution"] = self._build("solution", disk_mb)
             except JailError as error:
                 self.level, problems = "", {self.setup.engine: str(error)}
-        return {"level": self.level, "problems": problems}
+        pages = self.keepers["solution"].eager_pages if self.level else 0
+        return {"level": self.level, "problems": problems, "eager_pages": pages}
 
     def run(self, case: Case) -> Verdict:
         """The verdict's fields. A sandbox that breaks is built again and the program run once more."""

@@ -57,7 +57,7 @@ def main(control_fd: int) -> None:
     except Exception as error:  # also what a preloaded module raises
         control.send(_pack({"failed": str(error) or type(error).__name__}))
         return
-    control.send(_pack({"ready": True}))
+    control.send(_pack({"ready": True, "eager_pages": zygote.eager_pages}))
     zygote.serve()
 
 
@@ -69,6 +69,8 @@ class Zygote:
         self.rooms: jail.Rooms | None = None
         self.keepers = 0 if shape.fresh or shape.two_users else 1
         """How many of the programs' user's processes are not the program's."""
+        self.eager_pages = 0
+        """How many pages each fork is given at once; 0 where the kernel does not grant it."""
         self.orphaned = False
         """The worker is gone: end what runs and leave."""
 
@@ -108,6 +110,7 @@ class Zygote:
         null = os.open(os.devnull, os.O_RDWR)
 
         def be_program(pagemap: int, report: int) -> tuple[int, int]:
+            kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)  # as it will be when programs run: filters demand it
             fds = [null, null, null, null, solution.rehearsed("test"), pagemap, report]
             self._prepare(order, fds)
             solution.main()
@@ -123,7 +126,7 @@ class Zygote:
             os.waitpid(first, 0)
             self.rooms.leave()
             self.rooms.clear()
-        eager.copy_at_fork(ring, pages)
+        self.eager_pages = eager.copy_at_fork(ring, pages)
         os.close(null)
 
     def _ask_for_maps(self) -> None:

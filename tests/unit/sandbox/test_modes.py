@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import WishError
-from engine.sandbox import Call, Limits, Pool, Program
+from engine.sandbox import Call, Limits, Pool, Program, eager
 
 from .conftest import QUICK
 
@@ -137,3 +137,17 @@ def test_a_module_that_cannot_be_preloaded_is_named() -> None:
         Pool(1, preload=("no_such_module",))
     with pytest.raises(WishError, match="this"):
         Pool(1, preload=("tkinter.nothing",))
+
+
+@pytest.mark.skipif(eager.make_ring() < 0, reason="this kernel has no io_uring")
+@pytest.mark.parametrize("mode", ["reused", "fresh"])
+@pytest.mark.parametrize("level", ["full", "user", "process"])
+def test_forks_are_given_the_pages_a_program_writes_to(level: str, mode: str) -> None:
+    if (level, mode) == ("process", "fresh"):
+        pytest.skip("level process has nothing to make fresh")
+    try:
+        opened = Pool(1, level, ceiling=level, mode=mode)
+    except WishError as error:
+        pytest.skip(error.what)
+    with opened as pool:
+        assert pool.eager_pages > 100
