@@ -83,6 +83,8 @@ _CLONE, _CLONE3 = (56, 220), (435, 435)
 _SOCKET, _SOCKETPAIR, _IOCTL, _PRLIMIT, _AFFINITY = (41, 198), (53, 199), (16, 29), (302, 261), (203, 122)
 _KILLS = ((62, 129), (200, 130), (234, 131))  # kill, tkill, tgkill
 
+_BY_ARGUMENT = {"clone": _CLONE, "clone3": _CLONE3, "prlimit64": _PRLIMIT, "memfd_create": _MEMFD_CREATE}
+
 Instructions = list[tuple[int, int, int, int]]
 
 
@@ -136,6 +138,12 @@ def _column() -> tuple[int, Callable[[tuple[int | None, int | None]], int | None
         )
     place = list(_ARCHES).index(machine)
     return _ARCHES[machine], lambda pair: pair[place]
+
+
+def number_of(name: str) -> int | None:
+    """The number of a system call this room knows by name; None where this machine has no such call."""
+    _, number = _column()
+    return number({**_DENIED, **_DENIED_WITHOUT_NAMESPACES, **_BY_ARGUMENT}[name])
 
 
 def jail_filter(*, memory_files: bool) -> bytes:
