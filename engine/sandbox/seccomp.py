@@ -66,10 +66,10 @@ _DENIED = {
 }  # fmt: skip
 
 # Denied besides where there is no namespace to contain them: new processes, sockets, and every call that changes by
-# path what landlock does not guard (modes, owners, times, attributes).
+# path what landlock does not guard (modes, owners, times, attributes), or watches one.
 _DENIED_WITHOUT_NAMESPACES = {
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
-    "socket": (41, 198),
+    "socket": (41, 198), "inotify_add_watch": (254, 27),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
     "chmod": (90, None), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None),
     "fchownat": (260, 54), "fchown": (93, 55), "utime": (132, None), "utimes": (235, None),
@@ -81,6 +81,8 @@ _DENIED_WITHOUT_NAMESPACES = {
 _MEMFD_CREATE, _PRCTL = (319, 279), (157, 167)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _SOCKET, _SOCKETPAIR, _IOCTL, _PRLIMIT, _AFFINITY = (41, 198), (53, 199), (16, 29), (302, 261), (203, 122)
+_FCNTL, _OWNERS = (72, 25), (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+_OWNERS_BY_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
 _KILLS = ((62, 129), (200, 130), (234, 131))  # kill, tkill, tgkill
 
 _BY_ARGUMENT = {"clone": _CLONE, "clone3": _CLONE3, "prlimit64": _PRLIMIT, "memfd_create": _MEMFD_CREATE}
@@ -183,6 +185,9 @@ def lone_process_filter(pid: int) -> bytes:
     code += _on(kill, _only(0, (pid,), errno.EPERM))
     code += _on(tgkill, _only(0, (pid,), errno.EPERM))
     code += _on(tkill, [_deny(errno.EPERM)])
+    # a descriptor's owner gets any signal its maker chose, also SIGKILL; landlock contains that from version 6 only
+    code += _on(number(_FCNTL), _never(1, _OWNERS))
+    code += _on(number(_IOCTL), _never(1, _OWNERS_BY_IOCTL))
     code += _on(number(_PRCTL), _never(0, (PR_SET_PDEATHSIG,)))  # it must end with its keeper
     return _pack([*code, (_RETURN, 0, 0, _ALLOW)])
 

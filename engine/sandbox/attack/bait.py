@@ -35,9 +35,7 @@ class Bait:
         self.file.chmod(0o644)
         self._inherited = os.open(self.file, os.O_RDONLY)
         os.set_inheritable(self._inherited, True)
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
-        )
+        self.process = _start_process()
         self._listeners = self._listen()
 
     def _listen(self) -> dict[str, socket.socket]:
@@ -45,7 +43,7 @@ class Bait:
         places: dict[str, tuple[int, str | tuple[str, int]]] = {
             "a port": (socket.AF_INET, ("127.0.0.1", 0)),
             "a socket file": (socket.AF_UNIX, path),
-            "an abstract socket": (socket.AF_UNIX, f"\0temper-bait-{self.process.pid}"),
+            "an abstract socket": (socket.AF_UNIX, f"\0{path}"),
         }
         listeners = {}
         for name, (family, address) in places.items():
@@ -68,6 +66,8 @@ class Bait:
         found = [f"{name} of this machine was reached" for name in self._listeners if self._reached(name)]
         if self.process.poll() is not None:
             found.append("a process of this machine was ended")
+            self._end_process()
+            self.process = _start_process()
         elif _state(self.process.pid) in _TRACED_OR_STOPPED:
             found.append("a process of this machine was stopped")
         if self.file.read_text() != self.secret or self.file.stat().st_nlink != 1:
@@ -92,11 +92,14 @@ class Bait:
                 os.environ[name] = value
         for listener in self._listeners.values():
             listener.close()
+        self._end_process()
+        os.close(self._inherited)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_process(self) -> None:
         self.process.kill()
         with contextlib.suppress(BrokenPipeError):
             self.process.communicate()
-        os.close(self._inherited)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def hidden_paths() -> list[Path]:
@@ -108,6 +111,12 @@ def hidden_paths() -> list[Path]:
         wanted += sorted(Path(os.path.expanduser("~")).iterdir())[:_MOST_PATHS]
     shown = [Path(os.path.realpath(folder)) for folder in visible_folders()]
     return [path for path in wanted if path.exists() and not _on_the_way(path.resolve(), shown)]
+
+
+def _start_process() -> subprocess.Popen[bytes]:
+    """One that waits for a word that never comes, and ends with this process."""
+    command = [sys.executable, "-I", "-S", "-c", "input()"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def _on_the_way(path: Path, shown: list[Path]) -> bool:

@@ -306,7 +306,7 @@ NETWORK = (
     refused(
         50,
         "an abstract socket of this machine",
-        "socket.socket(socket.AF_UNIX).connect('\\0temper-bait-' + sys.argv[1])",
+        "socket.socket(socket.AF_UNIX).connect('\\0' + sys.argv[3])",
         baited=True,
     ),
     refused(

@@ -197,6 +197,13 @@ SECRETS = (
         """,
         baited=True,
     ),
+    system_call(
+        39,
+        "watches a folder of others",
+        ("inotify_add_watch", "libc.inotify_init1(0)", "os.path.dirname(sys.argv[4]).encode()", 0xFFF),
+        ("inotify_add_watch", "libc.inotify_init1(0)", "b'/proc/1'", 0xFFF),
+        baited=True,
+    ),
     attack(
         39,
         "reads it under another root",
