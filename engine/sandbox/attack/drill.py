@@ -86,6 +86,7 @@ class Drill:
             self.traces.close()
             raise
         self.level, self.mode = self.pool.level, mode
+        self._closed = False
         self._opened: set[str] = set()
         self._compiled = 0
         self._next_programs()
@@ -100,7 +101,10 @@ class Drill:
         self.close()
 
     def close(self) -> list[str]:
-        """Close the pool and take the bait in; what was left behind after that, in words."""
+        """Close the pool and take the bait in; what was left behind after that, in words. Again: nothing."""
+        if self._closed:
+            return []
+        self._closed = True
         self.pool.close()
         self.bait.close()
         left = self.traces.after_close()

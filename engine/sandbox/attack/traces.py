@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .. import cgroup, kernel
+from .. import cgroup, keeper, kernel
 
 MARK = "temper-attack"
 """In the name of all that programs of the catalogue make outside their folder, so that it can be told from others'."""
@@ -83,10 +83,7 @@ class Traces:
         """What a closed pool has left behind."""
         self._quiet = self._groups = 0
         left = self.found()
-        for worker in self._workers:
-            left += [
-                f"{path} was left" for path in Path(tempfile.gettempdir()).glob(f"temper-sandbox-{worker}-*")
-            ]
+        left += [f"{path} was left" for worker in self._workers for path in keeper.folders_of(worker)]
         return left
 
     def close(self) -> None:
@@ -119,10 +116,10 @@ class Traces:
         return found
 
 
-def family() -> set[int]:
-    """All processes this one has started, and what they have started."""
+def family(pid: int | None = None) -> set[int]:
+    """All processes that a process (this one by default) has started, and what they have started."""
     found: set[int] = set()
-    todo = [os.getpid()]
+    todo = [os.getpid() if pid is None else pid]
     while todo:
         new = _children(todo.pop()) - found
         found |= new
