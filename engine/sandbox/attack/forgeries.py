@@ -332,7 +332,7 @@ EXITS = (
         54,
         "kills itself",
         "import os, signal\ndef f(x): os.kill(os.getpid(), signal.SIGKILL)",
-        "signal",
+        *("signal", "incomplete"),
         forms=(*JUDGED, "together"),
     ),
     forgery(

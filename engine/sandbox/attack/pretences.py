@@ -29,7 +29,12 @@ PRETENCE = (
         "wrong",
     ),
     forgery(55, "endless frame", "import os\ndef f(x):\n  os.write(3, b'\\xff\\xff\\xff\\xffV')\n  return 0"),
-    forgery(55, "garbage frames", "import os\ndef f(x):\n  os.write(3, os.urandom(100000))\n  return 0"),
+    forgery(
+        55,
+        "garbage frames",
+        "import os\ndef f(x):\n  os.write(3, os.urandom(100000))\n  return 0",
+        *("wrong", "wall_limit", "incomplete"),
+    ),
     forgery(
         55,
         "puts the blame on the sandbox",
