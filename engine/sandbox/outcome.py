@@ -40,6 +40,8 @@ def cause(case: Case, seen: Seen, report: dict, events: Events) -> tuple[str, st
             return "memory_limit", f"more than {limits.memory_mb} MB"
         if events.refused_forks or report["crowded"] or reason == "processes":
             return "process_limit", f"more than {limits.processes} processes and threads"
+        if reason == "disk":
+            return "disk_limit", f"more than {limits.disk_mb} MB"
         if seen.failure and not seen.settled:
             return settled  # a script's own error came before whatever kept it from leaving
     if reason == "cpu" or report["cpu"] > limits.cpu_seconds:

@@ -14,7 +14,7 @@ import platform
 import struct
 from collections.abc import Callable, Iterable
 
-from .kernel import PR_SET_PDEATHSIG, PR_SET_SECCOMP, prctl
+from .kernel import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_SECCOMP, prctl
 
 _ALLOW = 0x7FFF0000
 _KILL = 0x80000000
@@ -188,7 +188,9 @@ def lone_process_filter(pid: int) -> bytes:
     # a descriptor's owner gets any signal its maker chose, also SIGKILL; landlock contains that from version 6 only
     code += _on(number(_FCNTL), _never(1, _OWNERS))
     code += _on(number(_IOCTL), _never(1, _OWNERS_BY_IOCTL))
-    code += _on(number(_PRCTL), _never(0, (PR_SET_PDEATHSIG,)))  # it must end with its keeper
+    code += _on(
+        number(_PRCTL), _never(0, (PR_SET_PDEATHSIG, PR_SET_DUMPABLE))
+    )  # its keeper ends and measures it
     return _pack([*code, (_RETURN, 0, 0, _ALLOW)])
 
 

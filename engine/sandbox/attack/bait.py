@@ -103,14 +103,14 @@ class Bait:
 
 
 def hidden_paths() -> list[Path]:
-    """Private places of this machine and user that are there, less those a jail shows because Python lives in them."""
+    """Private places this user may read, less those a jail shows because Python lives in them."""
     wanted = [Path(os.path.expanduser(path)) for path in _PRIVATE]
     wanted += [Path(os.environ[name]) for name in ("HF_HOME", "TEMPER_DATA") if os.environ.get(name)]
     wanted += [Path.cwd(), Path(__file__).resolve(), Path("/etc/shadow"), Path("/sys"), Path("/boot")]
     with contextlib.suppress(OSError):
         wanted += sorted(Path(os.path.expanduser("~")).iterdir())[:_MOST_PATHS]
     shown = [Path(os.path.realpath(folder)) for folder in visible_folders()]
-    return [path for path in wanted if path.exists() and not _on_the_way(path.resolve(), shown)]
+    return [path for path in wanted if os.access(path, os.R_OK) and not _on_the_way(path.resolve(), shown)]
 
 
 def _start_process() -> subprocess.Popen[bytes]:

@@ -175,7 +175,21 @@ DISK = (
             open(str(i), 'wb').write(bytes(4 << 20))
             i += 1
         """,
-        *("disk_limit", "cpu_limit"),
+        "disk_limit",
+        limits=FILLING,
+    ),
+    attack(
+        5,
+        "disk fill by files without a name",
+        """
+        import os
+        kept = []
+        while 1:
+            kept.append(open('x', 'wb', 0))
+            os.unlink('x')
+            kept[-1].write(bytes(4 << 20))
+        """,
+        "disk_limit",
         limits=FILLING,
     ),
     attack(6, "sparse file", "open('x', 'wb').truncate(1 << 40)", "disk_limit"),
