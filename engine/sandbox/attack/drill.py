@@ -90,7 +90,7 @@ class Drill:
         self._opened: set[str] = set()
         self._compiled = 0
         self._next_programs()
-        self.traces.settle()
+        self.traces.settle(rooms=self.mode == "fresh")
 
     def __enter__(self) -> Drill:
         return self
@@ -179,7 +179,7 @@ class Drill:
         if language not in self._opened:
             self._next_compiled(language)
             self._opened.add(language)
-            self.traces.settle()
+            self.traces.settle(rooms=self.mode == "fresh")
 
     def _next_compiled(self, language: str) -> list[str]:
         """Whether a right program of a language is still compiled, anew, and run."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .entry import FILLING, attack
 
 _SHORT_OF_PROCESSES = ("process_limit", "cpu_limit", "wall_limit")
@@ -94,7 +96,7 @@ MEMORY = (
         """,
         "memory_limit",
         alone=("denied",),
-        limits=FILLING,
+        limits=replace(FILLING, wall_seconds=2.0),
     ),
     attack(
         3,

@@ -55,9 +55,13 @@ class Traces:
         }
         self._places = sorted({os.path.realpath(os.path.expanduser(place)) for place in places})
 
-    def settle(self) -> None:
-        """From here on the pool at rest has this many processes and groups."""
-        self._quiet = len(self._running())
+    def settle(self, *, rooms: bool) -> None:
+        """From here on the pool at rest has this many processes and groups.
+
+        `rooms`: where each program has namespaces of its own, the next one's may be there already, with one process
+        that waits for its order. A survivor would be a second: it cannot be without the first process of its room.
+        """
+        self._quiet = len(self._running()) + rooms
         self._groups = len(self._own_groups())
 
     def found(self) -> list[str]:
@@ -103,7 +107,7 @@ class Traces:
         deadline = time.monotonic() + _SETTLE_SECONDS
         while len(running := self._running()) > self._quiet and time.monotonic() < deadline:
             time.sleep(0.01)
-        return sorted(running, reverse=True)[: max(0, len(running) - self._quiet)]
+        return sorted(running, key=_started, reverse=True)[: max(0, len(running) - self._quiet)]
 
     def _own_groups(self) -> set[Path]:
         return {group for worker in self._workers for group in cgroup.groups_of(worker)}
@@ -142,6 +146,12 @@ def _status(pid: int, name: str) -> str:
             if key == name.encode():
                 return value.decode("utf-8", "replace").strip()
     return ""
+
+
+def _started(pid: int) -> int:
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    return 0
 
 
 def _words(pid: int) -> str:
