@@ -35,9 +35,7 @@ def main(descriptor: int) -> None:
     if hello is None:
         return
     request = codec.decode(hello.body)
-    with contextlib.suppress(
-        OSError
-    ):  # a program and its judge hand over to each other, not to whoever wakes
+    with contextlib.suppress(OSError):  # a program and its judge hand over to each other, not to whoever wakes
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     claim = settle_on_a_cpu()
     if request["after"]:
