@@ -81,15 +81,22 @@ def _remove(folder: Path) -> None:
 
 def remove_of(worker: int) -> None:
     """Remove the groups made by a worker of this pool's that is dead now."""
+    for folder in groups_of(worker):
+        _remove(folder)
+
+
+def groups_of(worker: int) -> set[Path]:
+    """The folders of the groups a worker has made and not removed."""
     mounts = {**_mounts("cgroup"), **_mounts("cgroup2")}
     paths = _own_paths()
+    found: set[Path] = set()
     for controller in ("memory", "pids", ""):
         if controller not in mounts:
             continue
         own = mounts[controller] / paths.get(controller, "/").lstrip("/")
         for parent in {own, own.parent, mounts[controller]}:
-            for folder in parent.glob(f"{_PREFIX}-{worker}-*"):
-                _remove(folder)
+            found |= set(parent.glob(f"{_PREFIX}-{worker}-*"))
+    return found
 
 
 def _field(file: int, name: bytes) -> int:

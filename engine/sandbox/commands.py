@@ -1,4 +1,4 @@
-"""The sandbox's verbs: run one file, serve many, measure, or probe what this machine can isolate."""
+"""The sandbox's verbs: run one file, serve many, measure, probe what this machine can isolate, or attack it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from ..errors import WishError
+from ..errors import PreflightError, WishError
+from .attack import CATALOGUE, CATEGORIES, Drill, Outcome, Tally
 from .bench import bench as measure
 from .engines import ENGINES
 from .languages import LANGUAGES, find, language_of
@@ -260,6 +261,41 @@ def bench(workers: int | None, seconds: float, level: str | None, as_json: bool)
     for row in rows:
         figures = f"{row.programs_per_second:11.0f}{row.p50_ms:9.1f}{row.p99_ms:9.1f}{row.cpu_ms:9.1f}"
         click.echo(f"{row.way:36}{figures}{row.misjudged:11}")
+
+
+@sandbox.command()
+@click.option("--level", type=click.Choice(LEVELS), help="Exactly this level; the best there is by default.")
+@click.option(
+    "--mode", type=click.Choice(MODES), default="reused", show_default=True, help="Jails of programs."
+)
+@click.option("--only", type=click.Choice(CATEGORIES), help="Programs of this category alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print every outcome, as one JSON object.")
+def attack(level: str | None, mode: str, only: str | None, as_json: bool) -> None:
+    """Try hostile programs of 58 classes on this machine and say which of them the sandbox held.
+
+    After each the next programs must be judged right, and nothing of it may be left. Exit code 3 when one was not
+    held.
+    """
+    chosen = [entry for entry in CATALOGUE if only in (None, entry.category)]
+    outcomes: list[Outcome] = []
+    with Drill(level, mode) as drill:
+        with click.progressbar(chosen, label="attacking", file=sys.stderr) as entries:
+            for entry in entries:
+                outcomes += drill.trials(entry)
+        tally = Tally(outcomes, drill.close())
+    summary = tally.summary(drill.level, mode)
+    if as_json:
+        records = [{**asdict(outcome), "held": outcome.held} for outcome in outcomes]
+        click.echo(
+            json.dumps({"summary": summary, "held": tally.held, "left": tally.left, "outcomes": records})
+        )
+    else:
+        click.echo("\n".join([*tally.lines(), summary]))
+    if not tally.held:
+        raise PreflightError(
+            f"the sandbox did not hold every program: {summary}",
+            "run nobody's code here below a level that holds, and report what the table names",
+        )
 
 
 @sandbox.command()

@@ -23,7 +23,8 @@ _ENGINE_START_SECONDS = 90.0
 _END_SECONDS = 5.0
 _ENGINE_END_SECONDS = 30.0
 _OUTER_USERS = 1_879_048_192
-_FOLDER = "temper-sandbox"
+_FOLDER = "program-run"
+"""Programs see this name as their folder where they have none of their own: it does not name the harness."""
 _OWN_PROCESSES = 4
 """Most of a jail's own: its shell, its keeper, and a room's keeper where programs have rooms of their own."""
 _ZYGOTE_MB = 48
@@ -65,8 +66,13 @@ def start_interpreter(module: str, descriptor: int, *, keep: tuple[int, ...] = (
 def clear_after(worker: int) -> None:
     """Remove what a worker that was killed could not: its groups and its scratch folders."""
     cgroup.remove_of(worker)
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}-{worker}-*"):
+    for folder in folders_of(worker):
         _remove(str(folder))
+
+
+def folders_of(worker: int) -> list[Path]:
+    """The scratch folders a worker has made and not removed."""
+    return list(Path(tempfile.gettempdir()).glob(f"{_FOLDER}-{worker}-*"))
 
 
 def _remove(folder: str) -> None:

@@ -32,7 +32,7 @@ class Seen:
 def cause(case: Case, seen: Seen, report: dict, events: Events) -> tuple[str, str]:
     """The verdict's name and detail."""
     limits, reason = case.limits, report["reason"]
-    settled = seen.settled or _own_end(case, seen, report["status"])
+    settled = seen.settled or _own_end(case, seen, report["status"], report["reason"])
     if settled[0] in ("output_limit", "infra"):
         return settled
     if settled[0] != "passed":
@@ -40,6 +40,8 @@ def cause(case: Case, seen: Seen, report: dict, events: Events) -> tuple[str, st
             return "memory_limit", f"more than {limits.memory_mb} MB"
         if events.refused_forks or report["crowded"] or reason == "processes":
             return "process_limit", f"more than {limits.processes} processes and threads"
+        if reason == "disk":
+            return "disk_limit", f"more than {limits.disk_mb} MB"
         if seen.failure and not seen.settled:
             return settled  # a script's own error came before whatever kept it from leaving
     if reason == "cpu" or report["cpu"] > limits.cpu_seconds:
@@ -49,13 +51,15 @@ def cause(case: Case, seen: Seen, report: dict, events: Events) -> tuple[str, st
     return settled
 
 
-def _own_end(case: Case, seen: Seen, status: int | None) -> tuple[str, str]:
+def _own_end(case: Case, seen: Seen, status: int | None, reason: str) -> tuple[str, str]:
     """The verdict of a program that ended before its tests were done, or of a script."""
     if seen.failure:
         return seen.failure.verdict(), seen.failure.describe()
     if status is None:
         return "infra", "the program's end was not seen"
     code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL and reason == "asked":  # by the worker, once there was nothing left to hear
+        return "incomplete", "closed its channel before its tests were done"
     if code == -signal.SIGXCPU:
         return "cpu_limit", f"more than {case.limits.cpu_seconds:g} CPU seconds"
     if code < 0:

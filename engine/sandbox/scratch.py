@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BLOCK, _MIB = 512, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,40 @@ def _open_plain(path: str, name: str) -> int:
         os.close(file)
         raise OSError(1, "not a plain file")
     return file
+
+
+def held_mb(path: str, most_entries: int) -> float:
+    """What a folder holds; infinite for more entries than allowed, or deeper ones than can be named.
+
+    For scratch folders without a file system of their own to bound them.
+    """
+    todo, entries, blocks = [path], 0, 0
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as found:
+                for entry in found:
+                    entries += 1
+                    blocks += entry.stat(follow_symlinks=False).st_blocks
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except OSError as error:  # gone meanwhile, or closed even to its owner
+            if error.errno == errno.ENAMETOOLONG:
+                return math.inf
+        if entries > most_entries:
+            return math.inf
+    return blocks * _BLOCK / _MIB
+
+
+def unlinked_mb(pid: int, path: str) -> float:
+    """What a process still holds open of files that are no longer in any folder, on the file system of `path`."""
+    device, blocks = os.stat(path).st_dev, 0
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as files:
+        for file in files:
+            with contextlib.suppress(OSError):
+                status = os.stat(file.path)
+                if stat.S_ISREG(status.st_mode) and not status.st_nlink and status.st_dev == device:
+                    blocks += status.st_blocks
+    return blocks * _BLOCK / _MIB
 
 
 def empty(path: str) -> None:

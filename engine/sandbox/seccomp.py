@@ -14,7 +14,7 @@ import platform
 import struct
 from collections.abc import Callable, Iterable
 
-from .kernel import PR_SET_PDEATHSIG, PR_SET_SECCOMP, prctl
+from .kernel import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_SECCOMP, prctl
 
 _ALLOW = 0x7FFF0000
 _KILL = 0x80000000
@@ -66,10 +66,10 @@ _DENIED = {
 }  # fmt: skip
 
 # Denied besides where there is no namespace to contain them: new processes, sockets, and every call that changes by
-# path what landlock does not guard (modes, owners, times, attributes).
+# path what landlock does not guard (modes, owners, times, attributes), or watches one.
 _DENIED_WITHOUT_NAMESPACES = {
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
-    "socket": (41, 198),
+    "socket": (41, 198), "inotify_add_watch": (254, 27),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
     "chmod": (90, None), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None),
     "fchownat": (260, 54), "fchown": (93, 55), "utime": (132, None), "utimes": (235, None),
@@ -81,7 +81,11 @@ _DENIED_WITHOUT_NAMESPACES = {
 _MEMFD_CREATE, _PRCTL = (319, 279), (157, 167)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _SOCKET, _SOCKETPAIR, _IOCTL, _PRLIMIT, _AFFINITY = (41, 198), (53, 199), (16, 29), (302, 261), (203, 122)
+_FCNTL, _OWNERS = (72, 25), (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+_OWNERS_BY_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
 _KILLS = ((62, 129), (200, 130), (234, 131))  # kill, tkill, tgkill
+
+_BY_ARGUMENT = {"clone": _CLONE, "clone3": _CLONE3, "prlimit64": _PRLIMIT, "memfd_create": _MEMFD_CREATE}
 
 Instructions = list[tuple[int, int, int, int]]
 
@@ -138,6 +142,12 @@ def _column() -> tuple[int, Callable[[tuple[int | None, int | None]], int | None
     return _ARCHES[machine], lambda pair: pair[place]
 
 
+def number_of(name: str) -> int | None:
+    """The number of a system call this room knows by name; None where this machine has no such call."""
+    _, number = _column()
+    return number({**_DENIED, **_DENIED_WITHOUT_NAMESPACES, **_BY_ARGUMENT}[name])
+
+
 def jail_filter(*, memory_files: bool) -> bytes:
     """The filter of every jail. `memory_files` only where a cgroup counts their memory: no resource limit does."""
     arch, number = _column()
@@ -175,7 +185,12 @@ def lone_process_filter(pid: int) -> bytes:
     code += _on(kill, _only(0, (pid,), errno.EPERM))
     code += _on(tgkill, _only(0, (pid,), errno.EPERM))
     code += _on(tkill, [_deny(errno.EPERM)])
-    code += _on(number(_PRCTL), _never(0, (PR_SET_PDEATHSIG,)))  # it must end with its keeper
+    # a descriptor's owner gets any signal its maker chose, also SIGKILL; landlock contains that from version 6 only
+    code += _on(number(_FCNTL), _never(1, _OWNERS))
+    code += _on(number(_IOCTL), _never(1, _OWNERS_BY_IOCTL))
+    code += _on(
+        number(_PRCTL), _never(0, (PR_SET_PDEATHSIG, PR_SET_DUMPABLE))
+    )  # its keeper ends and measures it
     return _pack([*code, (_RETURN, 0, 0, _ALLOW)])
 
 

@@ -141,6 +141,7 @@ class Verdict:
 
 _ERRNO_VERDICTS = {
     errno.EAGAIN: "process_limit",
+    errno.ENOMEM: "memory_limit",
     errno.ENOSPC: "disk_limit",
     errno.EDQUOT: "disk_limit",
     errno.EFBIG: "disk_limit",

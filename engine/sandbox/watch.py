@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .jail import SCRATCH_INODES
+from .scratch import held_mb, unlinked_mb
 from .verdict import MOST_WALL
 
 _CPUS = os.cpu_count() or 1
@@ -48,7 +50,7 @@ class Watch:
     """No cgroup does."""
     started: float = field(default_factory=time.monotonic)
     reason: str = ""
-    """Why it was ended: cpu, wall, memory, processes, or asked; empty when it ended by itself."""
+    """Why it was ended: cpu, wall, memory, disk, processes, or asked; empty when it ended by itself."""
     crowded: bool = False
     status: int | None = None
     peak_kb: int = 0
@@ -77,11 +79,17 @@ class Watch:
             self.reason = "wall"
         elif memory_mb > order.memory_mb:
             self.reason = "memory"
+        elif self.alone and self._disk_mb() > order.disk_mb:
+            self.reason = "disk"
         rest = min((order.cpu_seconds - cpu) / _CPUS, order.wall_seconds - wall, _LONGEST_LOOK)
         return max(rest, _SHORTEST_LOOK)
 
     def _reaped(self) -> float:
         return _reaped_cpu() - self.reaped_before
+
+    def _disk_mb(self) -> float:
+        """What the program holds in this process's folder: without namespaces no mount of its own bounds that."""
+        return held_mb(".", SCRATCH_INODES) + unlinked_mb(self.child, ".")
 
     def _usage(self) -> tuple[float, int, float]:
         """CPU seconds, threads and memory (MiB) of all live processes of the program."""

@@ -34,6 +34,18 @@ ANYWHERE = {
     "lazy imports": "import xml.etree.ElementTree, csv, email, http.client, ctypes, ssl, lzma",
     "random differs": "import random, os\nassert random.random() != random.random()\nassert os.urandom(4)",
     "atexit": "import atexit\natexit.register(print, 'bye')",
+    "locale": "import locale\nlocale.setlocale(locale.LC_ALL, '')\nassert locale.getpreferredencoding(False).lower() == 'utf-8'\nassert 'é'.upper() == 'É' and sorted('bÄa', key=str.casefold)",
+    "zone files": "import os\np = '/usr/share/zoneinfo/UTC'\nif os.path.exists(p): assert open(p, 'rb').read(4) == b'TZif'",
+    "5 MB in one line": "print('x' * (5 << 20))",
+    "output in small pieces": "import os\nfor _ in range(20000): os.write(1, b'x')",
+    "flags and locks of its own descriptors": "import fcntl, os\nf = open('a', 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nfcntl.lockf(f, fcntl.LOCK_UN)\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETFL, fcntl.fcntl(r, fcntl.F_GETFL) | os.O_NONBLOCK)\nassert fcntl.fcntl(r, fcntl.F_DUPFD_CLOEXEC, 9) >= 9",
+    "selectors": "import os, selectors\ns = selectors.DefaultSelector()\nr, w = os.pipe()\ns.register(r, selectors.EVENT_READ)\nos.write(w, b'x')\nassert s.select(1)",
+    "a mapped file": "import mmap\nopen('m', 'wb').write(bytes(4096))\nwith open('m', 'r+b') as f, mmap.mmap(f.fileno(), 0) as m: m[0] = 7\nassert open('m', 'rb').read(1) == b'\\x07'",
+    "no terminal": "import os, shutil, sys\nassert shutil.get_terminal_size() == (80, 24) and not sys.stdout.isatty()",
+    "a raised limit it does not need": "import resource, sys\nsys.setrecursionlimit(10 ** 6)\nresource.setrlimit(resource.RLIMIT_STACK, (resource.getrlimit(resource.RLIMIT_STACK)[0],) * 2)",
+    "ends by an error code of 0": "import sys\nsys.exit(0)",
+    "prints and reads nothing": "pass",
+    "cleans up after itself": "import os, shutil\nos.makedirs('a/b')\nopen('a/b/c', 'w').close()\nshutil.rmtree('a')\nassert not os.path.exists('a')",
     "a list of 50 MB": "x = list(range(3 * 10 ** 6))\nassert len(x) == 3 * 10 ** 6",
 }
 WITH_PROCESSES = {

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from click.testing import CliRunner
 from engine.errors import WishError
 from engine.sandbox import LEVELS, Call, Limits, Pool, Program, probe, run
 from engine.sandbox.commands import sandbox
+from engine.sandbox.keeper import folders_of
 
 from .conftest import QUICK
 
@@ -76,7 +76,7 @@ def _left_by(pid: int) -> list[Path]:
         for p in root.rglob(f"temper-sandbox-{pid}-*")
         if p.is_dir()
     ]
-    return groups + list(Path(tempfile.gettempdir()).glob(f"temper-sandbox-{pid}-*"))
+    return groups + folders_of(pid)
 
 
 @pytest.mark.parametrize("ceiling", LEVELS)
