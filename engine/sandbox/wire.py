@@ -54,10 +54,19 @@ class Inbox:
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames completed by `data`. Raises Malformed for a frame over the limit."""
-        self.buffer += data
-        frames = []
-        while (frame := self._take()) is not None:
-            frames.append(frame)
+        buffer = self.buffer
+        buffer += data
+        frames, at, have = [], 0, len(buffer)
+        while have - at >= _header.size:
+            size, kind = _header.unpack_from(buffer, at)
+            if size > self.limit:
+                raise Malformed(f"a frame of {size} bytes is over the limit of {self.limit}")
+            end = at + _header.size + size
+            if end > have:
+                break
+            frames.append(Frame(kind, bytes(buffer[at + _header.size : end])))
+            at = end
+        del buffer[:at]
         return frames
 
     def wait(self, fd: int) -> Frame | None:
