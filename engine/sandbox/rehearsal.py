@@ -44,13 +44,3 @@ def f(x: List[int], k: int = 3) -> int:
     return max(total, math.floor(len(x) / 2)) + min([abs(v) for v in (1, -2, 3)]) + len("%s" % (best,))
 '''
 """Uses what is common: hints, loops, sorting, comprehensions, formatting, a regular expression, an exception."""
-
-LEAST = '''
-def f(x, k=3):
-    """Count."""
-    out = []
-    for y in x:
-        out.append(y)
-    return len(out)
-'''
-"""Does only what all programs do: the pages this one writes to, others write to as well."""

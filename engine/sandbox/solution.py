@@ -62,7 +62,7 @@ def warm_up(rehearsals: int = rehearsal.TIMES) -> None:
 
 def rehearse() -> None:
     """Serve one program as a fork will, to nobody."""
-    channel, job = os.open(os.devnull, os.O_RDWR), rehearsed("calls", rehearsal.SOURCE)
+    channel, job = os.open(os.devnull, os.O_RDWR), rehearsed("calls")
     try:
         _Served(_read_job(job), channel).run()
     finally:
@@ -71,9 +71,9 @@ def rehearse() -> None:
     del sys.modules["solution"]
 
 
-def rehearsed(form: str, source: str) -> int:
+def rehearsed(form: str) -> int:
     """The job of a program whose channel may be /dev/null, since it asks nothing of anybody."""
-    job = {"source": source, "calls": rehearsal.CALLS, "ahead": ("f", rehearsal.AHEAD)}
+    job = {"source": rehearsal.SOURCE, "calls": rehearsal.CALLS, "ahead": ("f", rehearsal.AHEAD)}
     return as_file(marshal.dumps({**job, "form": form, "arguments": (), "files": []}))
 
 

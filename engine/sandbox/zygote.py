@@ -20,7 +20,7 @@ import socket
 import sys
 from pathlib import Path
 
-from . import eager, jail, judge, kernel, landlock, mappings, rehearsal, seccomp, solution
+from . import eager, jail, judge, kernel, landlock, mappings, seccomp, solution
 from .scratch import Scratch, collected
 from .watch import Order, Watch
 
@@ -111,8 +111,7 @@ class Zygote:
 
         def be_program(pagemap: int, report: int) -> tuple[int, int]:
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)  # as it will be when programs run: filters demand it
-            job = solution.rehearsed("test", rehearsal.LEAST)
-            fds = [null, null, null, null, job, pagemap, report]
+            fds = [null, null, null, null, solution.rehearsed("test"), pagemap, report]
             self._prepare(order, fds)
             solution.main()
             return len(fds) - 2, len(fds) - 1
