@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import WishError
-from . import engines
 from .case import Case
 from .crew import Crew
-from .foreign import Foreign
+from .foreign.runner import Foreign
+from .outer import engines
 from .process import Process
 from .verdict import LEVELS, MODES, Limits, Program, Verdict
 from .worker import Setup
