@@ -15,7 +15,7 @@ import time
 
 from engine.errors import WishError
 from engine.sandbox import Limits, Pool, Program
-from engine.sandbox.engines import ENGINES, version_of
+from engine.sandbox.outer.engines import ENGINES, version_of
 
 PROGRAM = Program(
     "def f(x): return x + 1",

@@ -25,7 +25,7 @@ from executors.clock import Clock, running
 from executors.machine import ROOT, command, facts, prose
 
 from engine.sandbox import File, Limits, Pool, Program, Verdict
-from engine.sandbox.toolchain import languages
+from engine.sandbox.foreign.toolchain import languages
 
 LIMITS = Limits(cpu_seconds=5.0, wall_seconds=20.0, memory_mb=1024)
 JAVATUPLES = Path("/usr/share/java/javatuples.jar")

@@ -16,15 +16,15 @@ import click
 from ..errors import PreflightError, WishError
 from .attack import CATALOGUE, CATEGORIES, Drill, Outcome, Tally
 from .bench import bench as measure
-from .engines import ENGINES
-from .languages import LANGUAGES, find, language_of
+from .foreign.languages import LANGUAGES, find, language_of
+from .foreign.toolchain import languages
+from .outer.engines import ENGINES
 from .pool import Pool
 from .probe import Probe
 from .probe import probe as probe_machine
 from .remedies import PLACES, STEPS
 from .serve.options import CEILING, Options, take_token
 from .serve.server import serve as serve_programs
-from .toolchain import languages
 from .verdict import LEVELS, MODES, File, Limits, Program, Verdict
 
 _DEFAULTS = Limits()

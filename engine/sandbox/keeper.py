@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import cgroup, jail, scratch
 from .case import Case
-from .engines import ENGINES
+from .outer.engines import ENGINES
 from .verdict import Limits
 
 _ROOM = Path(__file__).resolve().parent
@@ -103,7 +103,9 @@ class Keeper:
                 self.folder = tempfile.mkdtemp(prefix=f"{_FOLDER}-{os.getpid()}-")
             self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                self.process = start_interpreter("outer" if level in ENGINES else "zygote", theirs.fileno())
+                self.process = start_interpreter(
+                    "outer.stand_in" if level in ENGINES else "zygote", theirs.fileno()
+                )
             self._settle_in(shape)
         except OSError as error:
             self.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import itertools
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -13,17 +12,18 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import WishError
-from . import engines
 from .case import Case
 from .crew import Crew
-from .foreign import Foreign
+from .foreign.runner import Foreign
+from .outer import engines
 from .process import Process
 from .verdict import LEVELS, MODES, Limits, Program, Verdict
 from .worker import Setup
 
-_AHEAD = 64
-"""Programs a worker that are taken on beyond the one whose verdict is waited for: none idles while that one is slow."""
-
+_AHEAD = 1000
+"""Programs a worker that are taken on while the verdict waited for is still to come: a slow one idles nobody."""
+_AHEAD_BYTES = 64 << 20
+"""No more are taken on while those that wait for their turn have so many bytes."""
 
 _DEFAULT = Limits()
 
@@ -96,21 +96,19 @@ class Pool:
         return self._crew.submit(Case.of(program, limits))
 
     def run_many(self, programs: Iterable[Program], limits: Limits = _DEFAULT) -> Iterator[Verdict]:
-        """Verdicts in input order. Reads a few programs ahead of the verdict it waits for, never all of them."""
-        waiting: deque[Future[Verdict]] = deque()
-        window = _AHEAD * len(self._processes)
+        """Verdicts in input order. Reads ahead of the verdict it waits for, but never without bound."""
+        ahead = _Ahead(_AHEAD * len(self._processes))
         source = iter(programs)
         try:
-            for program in itertools.islice(source, window):
-                waiting.append(self.submit(program, limits))
-            while waiting:
-                verdict = waiting.popleft().result()
-                for program in itertools.islice(source, 1):
-                    waiting.append(self.submit(program, limits))
-                yield verdict
+            while True:
+                for program in ahead.room_for(source):
+                    ahead.add(self.submit(program, limits), program)
+                if not ahead.waiting:
+                    return
+                yield ahead.waiting[0][0].result()
+                ahead.done()
         finally:
-            for future in waiting:
-                future.cancel()
+            ahead.cancel()
 
     async def run_async(self, program: Program, limits: Limits = _DEFAULT) -> Verdict:
         """As `run`, for callers on an event loop."""
@@ -118,18 +116,18 @@ class Pool:
 
     async def stream(self, programs: Iterable[Program], limits: Limits = _DEFAULT) -> AsyncIterator[Verdict]:
         """As `run_many`, for callers on an event loop."""
-        waiting: deque[asyncio.Future[Verdict]] = deque()
+        ahead = _Ahead(_AHEAD * len(self._processes))
         source = iter(programs)
         try:
             while True:
-                for program in itertools.islice(source, _AHEAD * len(self._processes) - len(waiting)):
-                    waiting.append(asyncio.wrap_future(self.submit(program, limits)))
-                if not waiting:
+                for program in ahead.room_for(source):
+                    ahead.add(self.submit(program, limits), program)
+                if not ahead.waiting:
                     return
-                yield await waiting.popleft()
+                yield await asyncio.wrap_future(ahead.waiting[0][0])
+                ahead.done()
         finally:
-            for future in waiting:
-                future.cancel()
+            ahead.cancel()
 
     def close(self) -> None:
         """End all workers with all they run; nothing of them is left when this returns."""
@@ -150,6 +148,39 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Ahead:
+    """Programs on their way whose verdicts are to come in order, bounded in number and in bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.waiting: deque[tuple[Future[Verdict], int]] = deque()
+        self.size = 0
+
+    def room_for(self, source: Iterator[Program]) -> Iterator[Program]:
+        """Programs of `source` as long as there is room, at least one."""
+        while not self.waiting or (len(self.waiting) < self.most and self.size < _AHEAD_BYTES):
+            program = next(source, None)
+            if program is None:
+                return
+            yield program
+
+    def add(self, future: Future[Verdict], program: Program) -> None:
+        """Count one more."""
+        size = len(program.source) + len(program.test or "") + len(program.context) + len(program.stdin)
+        size += sum(len(file.data) for file in program.files)
+        self.waiting.append((future, size))
+        self.size += size
+
+    def done(self) -> None:
+        """The first one's verdict was taken."""
+        self.size -= self.waiting.popleft()[1]
+
+    def cancel(self) -> None:
+        """Take back what has not begun."""
+        for future, _ in self.waiting:
+            future.cancel()
 
 
 def packages_of(modules: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import WishError
-from .engines import ENGINES, version_of
+from .outer.engines import ENGINES, version_of
 from .pool import Pool
 from .remedies import NEEDS, Remedy, places, remedies, step_of
 from .verdict import LEVELS, Limits, Program

@@ -10,8 +10,9 @@ import time
 from dataclasses import asdict
 
 from ..errors import WishError
-from . import codec, engines, wire
+from . import codec, wire
 from .keeper import start_interpreter
+from .outer import engines
 from .worker import Setup
 
 _TRUSTED_BYTES = 256 << 20

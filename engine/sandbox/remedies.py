@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .toolchain import python
+from .foreign.toolchain import python
 
 _STEPS = {
     "cgroup": r"cgroup",

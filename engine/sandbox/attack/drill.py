@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 
 from ...errors import WishError
+from ..foreign.toolchain import toolchain_of
 from ..pool import Pool
-from ..toolchain import toolchain_of
 from ..verdict import Call, Program, Verdict
 from .bait import Bait
 from .entry import HELD, QUICK, Attack

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from engine.sandbox.builds import Builds, key_of
+from engine.sandbox.foreign.builds import Builds, key_of
 from engine.sandbox.verdict import File, Verdict
 
 

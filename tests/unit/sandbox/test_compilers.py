@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.sandbox import File, Limits, Pool, Program
-from engine.sandbox.languages import LANGUAGES
-from engine.sandbox.toolchain import languages, toolchain_of
+from engine.sandbox.foreign.languages import LANGUAGES
+from engine.sandbox.foreign.toolchain import languages, toolchain_of
 
 FAIR = Limits(cpu_seconds=5, wall_seconds=20, memory_mb=512)
 MISSING = {name: found.missing for name, found in languages().items()}

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from engine.sandbox import completion
-from engine.sandbox.completion import (
+from engine.sandbox.foreign.completion import (
     append,
     before_brace,
     in_bash,
@@ -18,7 +18,7 @@ from engine.sandbox.completion import (
     in_rust,
     is_go_test,
 )
-from engine.sandbox.languages import LANGUAGES
+from engine.sandbox.foreign.languages import LANGUAGES
 
 SECRET = "5ec2e7"
 

@@ -22,8 +22,9 @@ from click.testing import CliRunner
 
 from engine.config import Run
 from engine.errors import WishError
-from engine.sandbox import Call, File, Limits, Pool, Program, engines, probe
+from engine.sandbox import Call, File, Limits, Pool, Program, probe
 from engine.sandbox.commands import sandbox
+from engine.sandbox.outer import engines
 
 QUICK = Limits(cpu_seconds=0.8, wall_seconds=3.0, memory_mb=256, processes=24, disk_mb=16)
 """Wider than elsewhere: a user-space kernel is slow."""

@@ -14,8 +14,8 @@ import pytest
 
 from engine.errors import WishError
 from engine.sandbox import Call, File, Limits, Pool, Program, Verdict, toolchain
-from engine.sandbox.languages import LANGUAGES
-from engine.sandbox.toolchain import languages
+from engine.sandbox.foreign.languages import LANGUAGES
+from engine.sandbox.foreign.toolchain import languages
 
 from .specimens import SPECIMENS
 

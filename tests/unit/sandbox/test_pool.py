@@ -32,17 +32,18 @@ def test_verdicts_come_in_the_order_of_the_programs(best: Pool) -> None:
     assert [v.stdout for v in best.run_many(programs, Limits())] == [f"{i}\n" for i in range(30)]
 
 
-def test_programs_are_read_only_a_little_ahead(best: Pool) -> None:
+@pytest.mark.parametrize(("size", "most"), [(10, 2100), (4 << 20, 40)])
+def test_programs_are_read_ahead_but_not_without_bound(best: Pool, size: int, most: int) -> None:
     read = []
 
     def programs() -> Iterator[Program]:
-        for i in range(1000):
+        for i in range(10_000):
             read.append(i)
-            yield Program("x = 1")
+            yield Program("x = 1", stdin=b" " * size)
 
     verdicts = best.run_many(programs(), QUICK)
     next(verdicts)
-    assert len(read) < 200
+    assert len(read) < most
     verdicts.close()  # type: ignore[attr-defined]
     assert best.run(Program("x = 1"), QUICK).passed
 

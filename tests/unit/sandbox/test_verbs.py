@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from engine.errors import WishError
 from engine.sandbox.commands import sandbox
-from engine.sandbox.languages import LANGUAGES, language_of
+from engine.sandbox.foreign.languages import LANGUAGES, language_of
 
 
 def temper_sandbox(*words: object) -> Result:

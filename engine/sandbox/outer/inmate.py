@@ -20,11 +20,11 @@ import sys
 import time
 from pathlib import Path
 
-from . import kernel, scratch, seccomp, solution, wire
-from .jail import Shape
-from .streams import as_file
-from .watch import Order, Watch
-from .zygote import Zygote
+from .. import kernel, scratch, seccomp, solution, wire
+from ..jail import Shape
+from ..streams import as_file
+from ..watch import Order, Watch
+from ..zygote import Zygote
 
 _TRUSTED = 256 << 20
 _ABOVE = 32

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from ..errors import WishError
+from ...errors import WishError
+from ..verdict import File, Limits
 from .completion import (
     Completion,
     append,
@@ -21,7 +22,6 @@ from .completion import (
     in_rust,
     is_go_test,
 )
-from .verdict import File, Limits
 
 _COMPILER = Limits(
     cpu_seconds=30.0, wall_seconds=90.0, memory_mb=2048, output_kb=64, processes=128, disk_mb=512

@@ -18,7 +18,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import WishError
+from ...errors import WishError
 from .languages import LANGUAGES, Language, find
 
 _COMMON = ("/usr/bin", "/bin", "/etc/alternatives")

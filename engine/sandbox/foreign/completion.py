@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .verdict import File
+from ..verdict import File
 
 _TRAILING = re.compile(r"(?:\s*\n[ \t]*//[^\n]*)*\s*\Z")
 """Lines of comment behind the last brace, which may have braces of their own."""

@@ -12,10 +12,10 @@ import json
 import os
 import socket
 
-from . import kernel, scratch
+from .. import kernel, scratch
+from ..jail import Shape
 from .bundle import Bundle, leave_hybrid_cgroups
 from .container import Container, ContainerError
-from .jail import Shape
 from .trial import Trial
 
 _PACKET = 1 << 16

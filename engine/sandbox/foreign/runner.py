@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..errors import WishError
+from ...errors import WishError
+from ..case import Case, Command
+from ..outer.engines import ENGINES
+from ..verdict import File, Limits, Program, Verdict, one_line
 from .builds import Builds, key_of
-from .case import Case, Command
 from .completion import Tested
-from .engines import ENGINES
 from .languages import Language, Signs, find
 from .toolchain import Toolchain, python, toolchain_of
-from .verdict import File, Limits, Program, Verdict, one_line
 
 _LAST_WORDS = 4096
 """Of what a program printed at its end, this much is searched for its language's messages."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from .verdict import File, Verdict
+from ..verdict import File, Verdict
 
 _MOST_BYTES = 256 << 20
 _BY_CHANCE = ("infra", "wall_limit")

@@ -15,10 +15,10 @@ import socket
 import time
 from collections.abc import Callable
 
-from . import codec, wire
+from .. import codec, wire
+from ..streams import as_file
+from ..verdict import MOST_WALL
 from .container import Container, ContainerError
-from .streams import as_file
-from .verdict import MOST_WALL
 
 _GRACE_SECONDS = 5.0
 """How much later than the container's first process this one ends a program."""

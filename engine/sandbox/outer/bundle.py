@@ -9,11 +9,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import jail, kernel
-from .jail import Shape
-from .keeper import BOOT
+from .. import jail, kernel
+from ..jail import Shape
+from ..keeper import BOOT
 
-_ROOM = Path(__file__).resolve().parent
+_ROOM = Path(__file__).resolve().parent.parent
 _HOME = "/opt/temper"
 """Where the container's first process finds this room; programs, which are another user, may not look there."""
 _CODE = f"{_HOME}/engine/sandbox"
@@ -53,9 +53,10 @@ class Bundle:
 
     def _lay_code(self) -> None:
         target = Path(self.root + _CODE)
-        target.mkdir(parents=True)
-        for file in _ROOM.glob("*.py"):
-            shutil.copyfile(file, target / file.name)
+        for file in (*_ROOM.glob("*.py"), *_ROOM.glob("outer/*.py")):
+            place = target / file.relative_to(_ROOM)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
         shutil.copyfile(_ROOM.parent / "errors.py", target.parent / "errors.py")
         compileall.compile_dir(str(target.parent), quiet=2, stripdir=self.root)
         os.chmod(self.root + _HOME, 0o700)
@@ -71,7 +72,7 @@ class Bundle:
     def _argv(self, door: int) -> list[str]:
         python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
         flags = ["-s", "-S", "-P", "-B", "-X", "utf8"]
-        return [python, *flags, "-c", BOOT, _CODE, "inmate", str(door)]
+        return [python, *flags, "-c", BOOT, _CODE, "outer.inmate", str(door)]
 
     def _environment(self) -> dict[str, str]:
         home = {"HOME": jail.SCRATCH, "TMPDIR": jail.SCRATCH, "PATH": f"{sys.base_prefix}/bin"}

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from . import cgroup, codec, jail, kernel, scratch, wire
+from .. import cgroup, codec, jail, kernel, scratch, wire
 from .bundle import Bundle
 from .engines import PATH
 
