@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from engine.sandbox import completion
+from engine.sandbox.foreign import completion
 from engine.sandbox.foreign.completion import (
     append,
     before_brace,

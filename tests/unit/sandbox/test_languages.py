@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import WishError
-from engine.sandbox import Call, File, Limits, Pool, Program, Verdict, toolchain
+from engine.sandbox import Call, File, Limits, Pool, Program, Verdict
+from engine.sandbox.foreign import toolchain
 from engine.sandbox.foreign.languages import LANGUAGES
 from engine.sandbox.foreign.toolchain import languages
 
