@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.errors import WishError
 from engine.generate import extract
-from engine.sandbox import Call, Limits, Pool, Program
+from engine.sandbox import VERDICTS, Call, Limits, Pool, Program, check_program
 
 _NO_STOPS: tuple[str, ...] = ()
 _DEFAULT = Limits()
@@ -47,7 +47,7 @@ class ExecutionReward:
         limits, workers, level, preload: as for `engine.sandbox.Pool`.
 
     Raises:
-        WishError: this kernel cannot give `level`, or a row has no test.
+        WishError: this kernel cannot give `level`, `values` names no verdict, or a row cannot be judged.
     """
 
     __name__ = "execution_reward"  # trainers log a reward under its function's name
@@ -62,6 +62,12 @@ class ExecutionReward:
         level: str | None = None,
         preload: tuple[str, ...] = (),
     ) -> None:
+        unknown = sorted(set(values) - set(VERDICTS))
+        if unknown:
+            raise WishError(
+                f"there is no verdict {', '.join(map(repr, unknown))} to be worth anything",
+                f"use names of {', '.join(VERDICTS)}",
+            )
         self.values = dict(values)
         self.otherwise = otherwise
         self.limits = limits
@@ -74,12 +80,19 @@ class ExecutionReward:
         self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
         """One reward a completion, in order; `columns` are the data set's, one value a completion each."""
-        programs = [
-            program_of(
-                prompt, completion, {name: values[i] for name, values in _rows(columns, len(completions))}
+        if len(prompts) != len(completions):
+            raise WishError(
+                f"{len(completions)} completions came with {len(prompts)} prompts", "give a prompt for each"
             )
-            for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
-        ]
+        rows = _rows(columns, len(completions))
+        programs = []
+        for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            try:
+                program = program_of(prompt, completion, {name: values[i] for name, values in rows})
+                check_program(program)
+                programs.append(program)
+            except WishError as error:
+                raise WishError(f"row {i} of {len(completions)}: {error.what}", error.fix) from None
         rewards: list[float | None] = []
         for verdict in self._pool.run_many(programs, self.limits):
             self.verdicts[verdict.name] += 1
@@ -105,6 +118,8 @@ def program_of(prompt: Any, completion: Any, row: Mapping[str, Any]) -> Program:
     """The program a completion stands for, with its row's tests."""
     entry_point = row.get("entry_point") or ""
     chat = not isinstance(completion, str)
+    if chat and not isinstance(completion, Sequence):
+        raise WishError(f"a completion is a {type(completion).__name__}", "give text, or a list of messages")
     asked = _Asked("" if chat else str(prompt), entry_point)
     text = _said(completion) if chat else completion
     source = asked.prompt + extract(text, asked, chat=chat)
@@ -114,8 +129,9 @@ def program_of(prompt: Any, completion: Any, row: Mapping[str, Any]) -> Program:
                 "a row has a test and no entry_point", "add the column: the function `check` is given"
             )
         return Program(source, entry_point, test=row["test"], context=asked.prompt)
-    if row.get("calls"):
-        return Program(source, entry_point or None, calls=_calls(row["calls"]))
+    calls = _calls(row["calls"]) if row.get("calls") else ()
+    if calls:
+        return Program(source, entry_point or None, calls=calls)
     raise WishError(
         "a row has nothing to judge its completion by",
         "give the data set a column `test` (with `entry_point`) or `calls`",

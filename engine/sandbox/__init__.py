@@ -4,6 +4,7 @@ from .pool import Pool
 from .probe import Probe, probe
 from .run import run
 from .verdict import LEVELS, MODES, VERDICTS, Call, File, Limits, Program, Verdict
+from .wishes import check_program
 
 __all__ = [
     "LEVELS",
@@ -16,6 +17,7 @@ __all__ = [
     "Probe",
     "Program",
     "Verdict",
+    "check_program",
     "probe",
     "run",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import marshal
 from dataclasses import astuple, dataclass, fields
-from pathlib import PurePosixPath
 
 from ..errors import WishError
 from . import codec
-from .verdict import MOST_FILES, File, Limits, Program, Verdict
+from .verdict import File, Limits, Program, Verdict
+from .wishes import check_files, check_program
 
 _LARGEST = 64 << 20
 _PLAIN = tuple(f.name for f in fields(Verdict) if f.name != "files")
@@ -49,9 +48,8 @@ class Case:
 
     @classmethod
     def of(cls, program: Program, limits: Limits) -> Case:
-        """Raises WishError when an expected value is not plain data, or a file's name leads out of the folder."""
-        if program.together:
-            _check_test(program.test)
+        """Raises WishError for a program that cannot be judged as it is (see `wishes`)."""
+        check_program(program)
         case = cls(
             source=program.source,
             entry_point=program.entry_point,
@@ -71,10 +69,7 @@ class Case:
 
     def check_files(self) -> None:
         """Raise WishError for a file whose name leads out of the program's folder, or too many of them."""
-        for name in (*(file.name for file in self.files), *self.collect):
-            _check_name(name)
-        if len(self.collect) > MOST_FILES:
-            raise WishError(f"{len(self.collect)} files are to be collected", f"name at most {MOST_FILES}")
+        check_files((*(file.name for file in self.files), *self.collect), len(self.collect))
 
     @property
     def form(self) -> str:
@@ -117,30 +112,6 @@ def _expected(program: Program) -> tuple[bytes, ...]:
         raise WishError(f"a test expects what is not plain data: {error}", "expect builtin types") from None
     except codec.TooLarge as error:
         raise WishError(f"a test's expected value is too large: {error}", "compare a digest of it") from None
-
-
-def _check_name(name: str) -> None:
-    path = PurePosixPath(name)
-    if (
-        not name
-        or path.is_absolute()
-        or ".." in path.parts
-        or "\0" in name
-        or not path.name
-        or len(name) > 500
-    ):
-        raise WishError(
-            f"a program's file may not be named {name!r}", "use a relative path inside the program's folder"
-        )
-
-
-def _check_test(test: str | None) -> None:
-    try:
-        ast.parse(test or "")
-    except (SyntaxError, ValueError) as error:
-        raise WishError(
-            f"the test to run beside its program is not Python: {error}", "mend the test"
-        ) from None
 
 
 def pack_verdict(verdict: Verdict) -> bytes:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
+import math
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -58,7 +62,7 @@ _PRELOAD = click.option(
 @click.argument("file", type=_FILE)
 @click.option("--language", metavar="NAME", help="Of FILE; without it the suffix tells.")
 @click.option("--argument", "arguments", multiple=True, metavar="X", help="For its argv; repeatable.")
-@click.option("--stdin", type=_FILE, help="File the program reads as stdin.")
+@click.option("--stdin", type=_FILE, help="File the program reads as stdin; - is this command's own.")
 @click.option(
     "--file", "given", type=_FILE, multiple=True, help="Laid into the program's folder; repeatable."
 )
@@ -96,7 +100,7 @@ def run(
     _refuse(language, asked["preload"], collect, into)
     limits = Limits(asked["cpu_seconds"], asked["wall_seconds"], asked["memory_mb"])
     program = Program(
-        _read(file).decode("utf-8-sig", "surrogateescape"),
+        _source(_read(file), language),
         language=language,
         arguments=asked["arguments"],
         stdin=_read(stdin) if stdin else b"",
@@ -160,7 +164,17 @@ def _tell_of_files(collect: tuple[str, ...], verdict: Verdict, brought: list[str
             click.echo(f"not collected: {name} is no plain file of the program's folder", err=True)
 
 
+def _source(data: bytes, language: str) -> str:
+    """A source's text: Python files may name their encoding in a comment."""
+    if language == "python":
+        with contextlib.suppress(SyntaxError, UnicodeDecodeError):
+            return importlib.util.decode_source(data)
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
 def _read(path: Path) -> bytes:
+    if str(path) == "-":
+        return sys.stdin.buffer.read()
     try:
         return path.read_bytes()
     except OSError as error:
@@ -251,6 +265,8 @@ def _table(found: Probe) -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def bench(workers: int | None, seconds: float, level: str | None, as_json: bool) -> None:
     """Measure how fast this machine judges short programs, in each mode."""
+    if not math.isfinite(seconds):
+        raise WishError(f"{seconds} seconds cannot be measured", "give a number, such as 5")
     workers = workers or len(os.sched_getaffinity(0))
     best, rows = measure(workers, seconds, level)
     if as_json:
@@ -276,6 +292,7 @@ def attack(level: str | None, mode: str, only: str | None, as_json: bool) -> Non
     After each the next programs must be judged right, and nothing of it may be left. Exit code 3 when one was not
     held.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the bait is taken in
     chosen = [entry for entry in CATALOGUE if only in (None, entry.category)]
     outcomes: list[Outcome] = []
     with Drill(level, mode) as drill:

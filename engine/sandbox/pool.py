@@ -18,6 +18,7 @@ from .foreign.runner import Foreign
 from .outer import engines
 from .process import Process
 from .verdict import LEVELS, MODES, Limits, Program, Verdict
+from .wishes import check_program
 from .worker import Setup
 
 _AHEAD = 1000
@@ -91,7 +92,8 @@ class Pool:
 
     def submit(self, program: Program, limits: Limits = _DEFAULT) -> Future[Verdict]:
         """The verdict to come; cancelling it takes the program back while it waits. From any thread."""
-        if program.language != "python":
+        if isinstance(program, Program) and program.language != "python":
+            check_program(program)
             return self._threads.submit(self._foreign.run, program, limits)
         return self._crew.submit(Case.of(program, limits))
 

@@ -291,7 +291,7 @@ def _run_script(source: str) -> int:
         code = _exit_code(error)
     except BaseException as error:
         code = 1
-        _print_error(error)
+        _print_error(error, compiled=stage == "script")
         if _getpid() == pid:
             tell_failure(CHANNEL, stage, error)
     return _finish(code, pid)
@@ -322,9 +322,9 @@ def _exit_code(error: SystemExit) -> int:
     return 1
 
 
-def _print_error(error: BaseException) -> None:
-    """The traceback as the interpreter prints it, without the frame of this file."""
-    outer = error.__traceback__
+def _print_error(error: BaseException, *, compiled: bool) -> None:
+    """The traceback as the interpreter prints it, without the frames of this file."""
+    outer = error.__traceback__ if compiled else None
     try:
         traceback.print_exception(type(error), error, outer.tb_next if outer else None)
     except BaseException:  # the program may have broken sys.stderr or the exception's own methods

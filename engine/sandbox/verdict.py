@@ -50,6 +50,7 @@ class Limits:
     cpu_seconds: float = 3.0
     wall_seconds: float = 9.0
     memory_mb: int = 1024
+    """Of all its processes together, on top of some 50 MB for the interpreter it starts from."""
     output_kb: int = 64
     """Kept of stdout and of stderr; a program that prints 128 times as much is stopped (`output_limit`)."""
     processes: int = 64
@@ -60,9 +61,10 @@ class Limits:
     def __post_init__(self) -> None:
         """Raise WishError for what no clock or kernel takes."""
         for name, most in _MOST.items():
-            if not 0 < getattr(self, name) <= most:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
                 raise WishError(
-                    f"{name} of a program is {getattr(self, name)}",
+                    f"{name} of a program is {value}",
                     f"give a number above 0, at most {most:,}",
                 )
 

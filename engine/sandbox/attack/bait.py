@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,7 +26,10 @@ class Bait:
         self.secret = f"temper-secret-{secrets.token_hex(8)}"
         self._before = {name: os.environ.get(name) for name in _VARIABLES}
         os.environ.update(dict.fromkeys(_VARIABLES, self.secret))
-        self.folder = Path(tempfile.mkdtemp(prefix="temper-bait-"))
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="temper-bait-"
+        )  # goes with this process if not before
+        self.folder = Path(self._folder.name)
         # open to every user: what keeps a program from them must be the box
         self.folder.chmod(0o755)
         self.file = self.folder / "secret"
@@ -94,7 +96,7 @@ class Bait:
             listener.close()
         self._end_process()
         os.close(self._inherited)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.cleanup()
 
     def _end_process(self) -> None:
         self.process.kill()

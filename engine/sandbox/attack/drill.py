@@ -79,18 +79,20 @@ class Drill:
     def __init__(self, level: str | None = None, mode: str = "reused") -> None:
         self.traces = Traces()
         self.bait = Bait()
+        self._opened: set[str] = set()
+        self._compiled = 0
+        self._closed = False
         try:
             self.pool = Pool(1, level, ceiling=level, mode=mode)
+            self.level, self.mode = self.pool.level, mode
+            self._next_programs()
+            self.traces.settle()
         except BaseException:
+            if hasattr(self, "pool"):
+                self.pool.close()
             self.bait.close()
             self.traces.close()
             raise
-        self.level, self.mode = self.pool.level, mode
-        self._closed = False
-        self._opened: set[str] = set()
-        self._compiled = 0
-        self._next_programs()
-        self.traces.settle()
 
     def __enter__(self) -> Drill:
         return self

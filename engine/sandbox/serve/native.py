@@ -35,6 +35,8 @@ def read(fields: Fields, ceiling: Limits) -> Asked:
     )
     limits = _limits(Fields(fields.table("limits"), f"{fields.place}limits"), ceiling)
     fields.close()
+    if "calls" in fields.values and not program.calls:
+        bad(f"{fields.place}calls is empty: nothing would be judged")
     if program.language not in KNOWN:
         bad(f"{fields.place}language {program.language!r} is none of {', '.join(KNOWN)}")
     if program.test is not None and program.calls:

@@ -44,7 +44,7 @@ class Options:
             raise WishError(
                 f"workers {self.workers}, queue {self.queue}, body {self.body_mb:g} MB and drain "
                 f"{self.drain_seconds:g} s cannot be served",
-                "give positive numbers",
+                "give a queue and a body above 0, and workers (0: one a CPU) and a drain of 0 or more",
             )
         if not 0 <= self.port <= 65535:
             raise WishError(f"port {self.port} does not exist", "give one up to 65535, or 0 for any free one")

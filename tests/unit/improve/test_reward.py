@@ -69,3 +69,24 @@ def test_a_row_without_a_test_is_named(reward: ExecutionReward) -> None:
 
 def test_trainers_find_a_name_to_log_it_under(reward: ExecutionReward) -> None:
     assert reward.__name__ == "execution_reward"
+
+
+@pytest.mark.parametrize("calls", ["[]", "[ ]"])
+def test_calls_that_judge_nothing_earn_nothing(reward: ExecutionReward, calls: str) -> None:
+    with pytest.raises(WishError, match="row 0 of 1: a row has nothing to judge"):
+        reward(prompts=[PROMPT], completions=[RIGHT], calls=[calls])
+
+
+def test_a_row_that_cannot_be_judged_is_named(reward: ExecutionReward) -> None:
+    columns = {"entry_point": ["add"] * 2, "test": [TEST, "def check(:"]}
+    with pytest.raises(WishError, match="row 1 of 2: a test is not Python"):
+        reward(prompts=[PROMPT] * 2, completions=[RIGHT] * 2, **columns)
+    with pytest.raises(WishError, match="2 completions came with 1 prompts"):
+        reward(prompts=[PROMPT], completions=[RIGHT] * 2, **columns)
+    with pytest.raises(WishError, match="a completion is a NoneType"):
+        reward(prompts=[PROMPT] * 2, completions=[RIGHT, None], entry_point=["add"] * 2, test=[TEST] * 2)
+
+
+def test_a_worth_must_be_of_a_verdict() -> None:
+    with pytest.raises(WishError, match="no verdict 'pased'"):
+        ExecutionReward(values={"pased": 1.0})
