@@ -23,6 +23,7 @@ from . import init, kernel, seccomp
 INSIDE_UID = 1000
 SCRATCH = "/tmp"
 SCRATCH_INODES = 4096
+_ELSEWHERE = "/packages"
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/usr/share/zoneinfo")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = {
@@ -252,9 +253,15 @@ def _mount_point(sources: list[str]) -> str:
     raise OSError(2, f"no folder to build the tree on (tried {', '.join(_MOUNT_POINTS)})")
 
 
+def inside(path: str) -> str:
+    """Where a folder is shown: at its own path, unless a program's scratch folder covers that."""
+    hidden = any((path + "/").startswith(covered + "/") for covered in (SCRATCH, "/var/tmp", "/dev/shm"))
+    return _ELSEWHERE + path if hidden else path
+
+
 def _place(root: str, path: str) -> None:
     """Show the host's `path` read-only under `root`; a merged-/usr link such as /lib stays a link."""
-    target = root + path
+    target = root + inside(path)
     os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
     if os.path.islink(path) and path in _SYSTEM_FOLDERS:
         os.symlink(os.readlink(path), target)

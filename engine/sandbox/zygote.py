@@ -84,6 +84,7 @@ class Zygote:
             raise OSError(11, f"preloading {', '.join(self.shape.preload)} started threads")
         if self.namespaces:
             jail.enter_namespaces(self.shape, self._ask_for_maps)
+            _follow_packages(self.shape.shown)
             self.rooms = jail.Rooms(self.shape) if self.shape.fresh else None
         else:
             landlock.check()
@@ -139,7 +140,7 @@ class Zygote:
         os.environ.clear()
         home = self.shape.scratch
         os.environ.update(HOME=home, TMPDIR=home, PATH=f"{sys.base_prefix}/bin", LANG="C.UTF-8")
-        shown = self.shape.shown
+        shown = (*self.shape.shown, *map(jail.inside, self.shape.shown))
         sys.path[:] = [path for path in sys.path if path.startswith(sys.base_prefix) or path in shown]
         null = os.open("/dev/null", os.O_RDWR)
         while null < _RESERVED - 1:
@@ -292,6 +293,20 @@ class Zygote:
         _cap(resource.RLIMIT_FSIZE, order.disk_mb * _MIB)
         if self.namespaces:
             _cap(resource.RLIMIT_NPROC, order.processes + self.keepers)
+
+
+def _follow_packages(shown: tuple[str, ...]) -> None:
+    """Let imported packages find the rest of themselves where the jail shows them."""
+    moved = {path: jail.inside(path) for path in shown if jail.inside(path) != path}
+    sys.path[:] = [moved.get(path, path) for path in sys.path]
+    for module in list(sys.modules.values()):
+        places = getattr(module, "__path__", None)
+        if not moved or not isinstance(places, list):
+            continue
+        for old, new in moved.items():
+            places[:] = [
+                new + place[len(old) :] if place.startswith(f"{old}/") else place for place in places
+            ]
 
 
 _HARD = {kind: resource.getrlimit(kind)[1] for kind in _LIMITED}

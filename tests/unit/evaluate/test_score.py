@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -229,12 +230,14 @@ def test_sandbox_failures_are_retried_and_never_scored(
     failures = {"Small/0": 1, "Small/1": 9}
 
     class Flaky(Pool):
-        def _run(self, program: Any, limits: Any) -> Verdict:
+        def submit(self, program: Any, *limits: Any) -> Future[Verdict]:
             name = next((name for name in failures if name in program.source), None)
-            if name and failures[name]:
-                failures[name] -= 1
-                return Verdict("infra", "the worker died", isolation=self.level)
-            return super()._run(program, limits)
+            if not name or not failures[name]:
+                return super().submit(program, *limits)
+            failures[name] -= 1
+            future: Future[Verdict] = Future()
+            future.set_result(Verdict("infra", "the worker died", isolation=self.level))
+            return future
 
     monkeypatch.setattr(judging, "Pool", Flaky)
     result = run(small, samples, "--json", "--out", str(tmp_path / "out"))
