@@ -81,6 +81,11 @@ class Crew:
                 self._changed.notify()
         return job.future
 
+    @property
+    def backlog(self) -> int:
+        """How many programs no worker has been handed yet."""
+        return len(self._waiting)
+
     def close(self) -> None:
         """Cancel what waits, let what runs come to its end, and end the threads."""
         with self._changed:

@@ -22,9 +22,12 @@ from .wishes import check_program
 from .worker import Setup
 
 _AHEAD = 1000
-"""Programs a worker that are taken on while the verdict waited for is still to come: a slow one idles nobody."""
+"""Most programs a worker whose verdicts are out while an earlier one's is waited for: a slow one idles nobody."""
 _AHEAD_BYTES = 64 << 20
-"""No more are taken on while those that wait for their turn have so many bytes."""
+"""No more are taken on while those have so many bytes."""
+_BACKLOG = 8
+"""Programs a worker that wait for it: enough that none idles. The next ones are left where they come from."""
+_GLANCE_SECONDS = 0.01
 
 _DEFAULT = Limits()
 
@@ -85,6 +88,17 @@ class Pool:
         self._foreign = Foreign(self.level, lambda case: self._crew.submit(case).result())
         # a program that is compiled and then run is two cases in turn, so it takes a thread to wait in
         self._threads = ThreadPoolExecutor(2 * workers, thread_name_prefix="sandbox-foreign")
+        self._abroad: set[Future[Verdict]] = set()
+
+    @property
+    def workers(self) -> int:
+        """How many programs run at a time."""
+        return len(self._processes)
+
+    @property
+    def backlog(self) -> int:
+        """How many programs wait for a worker, or for a thread to wait in."""
+        return self._crew.backlog + max(0, len(self._abroad) - 2 * self.workers)
 
     def run(self, program: Program, limits: Limits = _DEFAULT) -> Verdict:
         """One program's verdict; may be called from several threads."""
@@ -94,21 +108,23 @@ class Pool:
         """The verdict to come; cancelling it takes the program back while it waits. From any thread."""
         if isinstance(program, Program) and program.language != "python":
             check_program(program)
-            return self._threads.submit(self._foreign.run, program, limits)
+            future = self._threads.submit(self._foreign.run, program, limits)
+            self._abroad.add(future)
+            future.add_done_callback(self._abroad.discard)
+            return future
         return self._crew.submit(Case.of(program, limits))
 
     def run_many(self, programs: Iterable[Program], limits: Limits = _DEFAULT) -> Iterator[Verdict]:
-        """Verdicts in input order. Reads ahead of the verdict it waits for, but never without bound."""
-        ahead = _Ahead(_AHEAD * len(self._processes))
-        source = iter(programs)
+        """Verdicts in input order. Reads ahead of the verdict it waits for no more than keeps the workers busy."""
+        ahead = _Ahead(self, iter(programs), limits)
         try:
-            while True:
-                for program in ahead.room_for(source):
-                    ahead.add(self.submit(program, limits), program)
-                if not ahead.waiting:
-                    return
-                yield ahead.waiting[0][0].result()
+            while ahead.fill():
+                try:
+                    verdict = ahead.first.result(_GLANCE_SECONDS)
+                except TimeoutError:
+                    continue
                 ahead.done()
+                yield verdict
         finally:
             ahead.cancel()
 
@@ -118,16 +134,14 @@ class Pool:
 
     async def stream(self, programs: Iterable[Program], limits: Limits = _DEFAULT) -> AsyncIterator[Verdict]:
         """As `run_many`, for callers on an event loop."""
-        ahead = _Ahead(_AHEAD * len(self._processes))
-        source = iter(programs)
+        ahead = _Ahead(self, iter(programs), limits)
         try:
-            while True:
-                for program in ahead.room_for(source):
-                    ahead.add(self.submit(program, limits), program)
-                if not ahead.waiting:
-                    return
-                yield await asyncio.wrap_future(ahead.waiting[0][0])
+            while ahead.fill():
+                first = asyncio.wrap_future(ahead.first)
+                while not (await asyncio.wait({first}, timeout=_GLANCE_SECONDS))[0]:
+                    ahead.fill()
                 ahead.done()
+                yield first.result()
         finally:
             ahead.cancel()
 
@@ -155,25 +169,35 @@ class Pool:
 class _Ahead:
     """Programs on their way whose verdicts are to come in order, bounded in number and in bytes."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, pool: Pool, source: Iterator[Program], limits: Limits) -> None:
+        self.pool, self.source, self.limits = pool, source, limits
         self.waiting: deque[tuple[Future[Verdict], int]] = deque()
         self.size = 0
 
-    def room_for(self, source: Iterator[Program]) -> Iterator[Program]:
-        """Programs of `source` as long as there is room, at least one."""
-        while not self.waiting or (len(self.waiting) < self.most and self.size < _AHEAD_BYTES):
-            program = next(source, None)
-            if program is None:
-                return
-            yield program
+    @property
+    def first(self) -> Future[Verdict]:
+        """The one whose verdict is next."""
+        return self.waiting[0][0]
 
-    def add(self, future: Future[Verdict], program: Program) -> None:
-        """Count one more."""
-        size = len(program.source) + len(program.test or "") + len(program.context) + len(program.stdin)
-        size += sum(len(file.data) for file in program.files)
-        self.waiting.append((future, size))
-        self.size += size
+    def fill(self) -> bool:
+        """Take on as many programs as there is room for; False when no verdict is to come any more."""
+        while self._has_room():
+            program = next(self.source, None)
+            if program is None:
+                break
+            future = self.pool.submit(program, self.limits)
+            size = len(program.source) + len(program.test or "") + len(program.context) + len(program.stdin)
+            size += sum(len(file.data) for file in program.files)
+            self.waiting.append((future, size))
+            self.size += size
+        return bool(self.waiting)
+
+    def _has_room(self) -> bool:
+        workers = self.pool.workers
+        if not self.waiting:
+            return True
+        full = len(self.waiting) >= _AHEAD * workers or self.size >= _AHEAD_BYTES
+        return not full and self.pool.backlog < _BACKLOG * workers
 
     def done(self) -> None:
         """The first one's verdict was taken."""
