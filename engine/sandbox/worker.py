@@ -175,6 +175,8 @@ class Worker:
     def _attempt(self, case: Case, *, ahead: bool = True) -> Verdict:
         shown = case.command.shown if case.command else ()
         solution = self._keeper(case.jail, case.limits.disk_mb, shown)
+        if case.form == "test":
+            self._judge()  # seated before the program's clock runs, whether or not it will be asked
         session = Session(case, solution, self._judge, self.link, ahead=ahead)
         verdict = session.run()
         if session.spent:
