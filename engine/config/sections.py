@@ -233,7 +233,7 @@ class Sandbox(Section):
     """Least isolation accepted; empty: the best this kernel grants, which is named in every result."""
     mode: Literal["reused", "fresh"] = "reused"
     """`reused`: a worker's jail is proven clean after each program, or built again; `fresh`: namespaces of its own for
-    each program, at about twice the cost."""
+    each program, and costs more time."""
     engine: Literal["runsc", "podman"] | None = None
     """Outer engine to run each program in, a container a program, for those who want a second boundary: `runsc`
     (gVisor) or `podman`. Refused where it is not installed or does not work; far slower than none."""

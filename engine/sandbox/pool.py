@@ -40,7 +40,7 @@ class Pool:
         level: the weakest isolation that will do ("full", "user" or "process"); None takes the best there is.
         ceiling: the strongest isolation to try, for tests and for measuring what a weaker kernel would give.
         mode: "reused" runs programs one after another in a worker's jail, which is proven clean between them or
-            built again; "fresh" gives each program namespaces, scratch and /proc of its own, at about twice the cost.
+            built again; "fresh" gives each program namespaces, scratch and /proc of its own, and costs more time.
             Level process has no namespaces to give, so it is never fresh.
         engine: an outer engine ("runsc" or "podman") to run each program in, in a container of its own whatever the
             mode; the judge keeps its jail, of at least `level`. Python only, and slower by far.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,8 +112,6 @@ def test_level_process_is_never_fresh() -> None:
 @pytest.mark.parametrize("mode", ["reused", "fresh"])
 @pytest.mark.parametrize("level", ["full", "user", "process"])
 def test_numpy_is_there_when_asked_for(level: str, mode: str) -> None:
-    if importlib.util.find_spec("numpy") is None:
-        pytest.skip("numpy is not installed")
     if (level, mode) == ("process", "fresh"):
         pytest.skip("level process has nothing to make fresh")
     try:
