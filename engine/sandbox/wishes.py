@@ -30,7 +30,7 @@ def check_program(program: Program) -> None:
     if not program.together and not defines:
         raise WishError("a test does not define check(candidate)", "define it, or run the test together")
     if not program.together and not program.entry_point:
-        raise WishError("a test has no entry_point", "name the function that check is handed")
+        raise WishError("a test needs entry_point", "name the function it is handed, or run it together")
     if program.together and defines and alone and not program.entry_point:
         raise WishError(
             "a test defines check and nothing calls it", "give entry_point, the function it is handed"

@@ -24,7 +24,7 @@ class Case:
 
     @classmethod
     def of(cls, program: Program, limits: Limits) -> Case:
-        """Refuses what the sandbox itself would refuse, before it waits its turn: a file's name that leads outside."""
+        """Refuses what the sandbox itself would refuse, before it waits its turn."""
         try:
             Checked.of(program, limits)
         except WishError as error:

@@ -39,14 +39,6 @@ def read(fields: Fields, ceiling: Limits) -> Asked:
         bad(f"{fields.place}calls is empty: nothing would be judged")
     if program.language not in KNOWN:
         bad(f"{fields.place}language {program.language!r} is none of {', '.join(KNOWN)}")
-    if program.test is not None and program.calls:
-        bad(f"{fields.place}test and {fields.place}calls are two ways to judge: give one")
-    if (
-        program.test is not None
-        and program.language == "python"
-        and not (program.entry_point or program.together)
-    ):
-        bad(f"{fields.place}test needs entry_point, the function it is handed, or together")
     return Asked((Case.of(program, limits),), lambda verdicts: answer(verdicts[0]))
 
 

@@ -13,7 +13,7 @@ CHECK = "def check(candidate):\n    assert candidate(1) == 2\n"
 
 REFUSED = {
     "a check that nobody calls": ({"test": CHECK, "together": True}, "nothing calls it"),
-    "a check without its function": ({"test": CHECK}, "no entry_point"),
+    "a check without its function": ({"test": CHECK}, "a test needs entry_point"),
     "no check": ({"test": "assert f(1) == 2", "entry_point": "f"}, "does not define check"),
     "a test that is not Python": ({"test": "def check(:", "entry_point": "f"}, "not Python"),
     "an empty test": ({"test": " ", "entry_point": "f"}, "does not define check"),
