@@ -98,13 +98,21 @@ def decide(evidence: Evidence) -> Verdict:
     if death:
         return _died(evidence, death)
     if evidence.asked_to_stop:
-        kept = "the journal is kept" if evidence.verb == "evaluate" else "nothing new was there to save"
-        return Verdict(
-            errors.PREEMPTED, f"Stopped as asked before the first step border; {kept}: run it again."
-        )
+        return Verdict(errors.PREEMPTED, _stopped_unsaved(evidence))
     if evidence.crashes:
         return _crashed(evidence, evidence.crashes[0])
     return _without_a_word(evidence)
+
+
+def _stopped_unsaved(evidence: Evidence) -> str:
+    if evidence.verb == "evaluate":
+        return "Stopped as asked; the journal is kept: run it again."
+    if evidence.last_step is not None:
+        return (
+            f"Stopped as asked after step {evidence.last_step}, but no rank said that it saved: "
+            "run it again to continue from the last checkpoint."
+        )
+    return "Stopped as asked before the first step border; nothing new was there to save: run it again."
 
 
 def _finished(evidence: Evidence) -> bool:

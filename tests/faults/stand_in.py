@@ -38,16 +38,21 @@ def crash(error: str, message: str, exit_code: int = 1, step: int | None = None)
     sys.exit(exit_code)
 
 
-def peers_live(step: int) -> bool:
-    """Whether every other rank reached this step; gloo notices a peer that left, and so does this."""
-    (FOLDER / f"at-{RANK}").write_text(str(step))
+def together(step: int) -> bool:
+    """Come to a step border with every other rank; return whether any of them was asked to stop, as real ranks agree.
+
+    One mark a step, so that a faster peer cannot overwrite what a slower one has still to read.
+    """
+    mark = FOLDER / f"at-{RANK}-{step}"
+    mark.with_suffix(".part").write_text("asked" if asked else "free")
+    mark.with_suffix(".part").rename(mark)
+    marks = [FOLDER / f"at-{rank}-{step}" for rank in range(SIZE)]
     until = time.monotonic() + (1.0 if step > 1 else 20.0)
-    while time.monotonic() < until:
-        marks = [FOLDER / f"at-{rank}" for rank in range(SIZE)]
-        if all(mark.exists() and int(mark.read_text() or 0) >= step for mark in marks):
-            return True
+    while not all(mark.exists() for mark in marks):
+        if time.monotonic() > until:  # gloo notices a peer that left, and so does this
+            crash("RuntimeError", "Connection closed by peer [127.0.0.1]:1234", step=step)
         time.sleep(0.01)
-    return False
+    return any(mark.read_text() == "asked" for mark in marks)
 
 
 def misbehave(step: int) -> None:
@@ -76,13 +81,12 @@ def main() -> None:
         os._exit(0)
     for step in range(1, 6 if MODE == "well" else 1000):
         misbehave(step)
-        if SIZE > 1 and not peers_live(step):
-            crash("RuntimeError", "Connection closed by peer [127.0.0.1]:1234", step=step)
+        stop = together(step)
         if RANK == 0:
             print(f"step {step}", flush=True)
             with (FOLDER / protocol.METRICS).open("a") as file:
                 file.write(json.dumps({"step": step, "loss": 1.0}) + "\n")
-        if asked and MODE == "well-asked":
+        if stop and MODE == "well-asked":
             if RANK == 0:
                 protocol.write_outcome(FOLDER, Outcome("preempted", step, 1.0, "checkpoints/step-000003"))
             sys.exit(75)
