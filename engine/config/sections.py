@@ -197,7 +197,9 @@ class Parallel(Section):
 class Evaluate(Section):
     """Judgement: which tasks, how many samples, how they are drawn."""
 
-    benchmark: Literal["basics", "humaneval", "infilling", "mbpp"] | None = None
+    benchmark: (
+        Literal["basics", "custom", "humaneval", "humaneval-plus", "infilling", "mbpp", "multipl-e"] | None
+    ) = None
     """Benchmark to run; empty: none."""
     data: Place | None = None
     """The benchmark's file or hub id, where it is not built in."""

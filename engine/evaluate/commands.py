@@ -205,17 +205,19 @@ def validate(name: str, data: str | None, split: str, limit: int | None, **court
     tasks = module.load(data, split=split, limit=limit)
     terms = _court(**court)
     wrong: list[str] = []
-    for what, answers, wanted in (
-        ("reference", [task.reference for task in tasks], True),
-        ("empty", ["" for _ in tasks], False),
-    ):
-        programs = [module.program(task, answer) for task, answer in zip(tasks, answers, strict=True)]
+    answered = [task for task in tasks if task.reference]
+    if len(answered) < len(tasks):
+        click.echo(f"{len(tasks) - len(answered)} of {len(tasks)} tasks come without a reference")
+    for what, chosen, wanted in (("reference", answered, True), ("empty", tasks, False)):
+        programs = [
+            (task, module.program(task, task.reference if what == "reference" else "")) for task in chosen
+        ]
         passed = 0
-        for index, verdict in judge(len(programs), programs.__getitem__, terms):
+        for index, verdict in judge(module, len(programs), programs.__getitem__, terms):
             passed += verdict.passed
             if verdict.passed != wanted or verdict.name == "infra":
-                wrong.append(f"{tasks[index].id}: the {what} answer is {verdict.name} ({verdict.detail})")
-        click.echo(f"{what:10} {passed} of {len(tasks)} passed, wanted {len(tasks) if wanted else 0}")
+                wrong.append(f"{chosen[index].id}: the {what} answer is {verdict.name} ({verdict.detail})")
+        click.echo(f"{what:10} {passed} of {len(chosen)} passed, wanted {len(chosen) if wanted else 0}")
     for line in wrong:
         click.echo(line, err=True)
     if wrong:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 
-from engine.sandbox import Limits, Pool, Program, Verdict
+from engine.evaluate.benchmarks import Benchmark
+from engine.evaluate.task import Steps, Task
+from engine.sandbox import Limits, Pool, Program, Trial, Verdict
 
 ATTEMPTS = 3
 """How often a program is tried before `infra` stands; it is then not scored, and the command fails."""
@@ -27,12 +30,16 @@ class Court:
     """An outer engine (runsc, podman) to run each program in."""
 
 
-def judge(count: int, program: Callable[[int], Program], court: Court) -> Iterator[tuple[int, Verdict]]:
+def judge(
+    benchmark: Benchmark, count: int, answer: Callable[[int], tuple[Task, Program]], court: Court
+) -> Iterator[tuple[int, Verdict]]:
     """Run programs.
 
     Args:
-        count: how many there are.
-        program: makes one by its index, when a worker is near to it: tens of thousands would fill memory.
+        benchmark: whose `judge` decides.
+        count: how many programs there are.
+        answer: makes one by its index, and names its task, when a worker is near to it: tens of thousands would
+            fill memory.
         court: how to judge them.
 
     Yields:
@@ -49,8 +56,8 @@ def judge(count: int, program: Callable[[int], Program], court: Court) -> Iterat
     with Pool(court.workers, court.level, **how) as pool:  # type: ignore[arg-type]
         for attempt in range(1, ATTEMPTS + 1):
             failed: list[int] = []
-            verdicts = pool.run_many(map(program, waiting), court.limits)
-            for index, verdict in zip(waiting, verdicts, strict=True):
+            trials = (_trial(benchmark, *answer(index), pool, court.limits) for index in waiting)
+            for index, verdict in zip(waiting, pool.in_order(trials), strict=True):
                 if verdict.name == "infra" and attempt < ATTEMPTS:
                     failed.append(index)
                 else:
@@ -58,3 +65,33 @@ def judge(count: int, program: Callable[[int], Program], court: Court) -> Iterat
             waiting = failed
             if not waiting:
                 return
+
+
+def _trial(benchmark: Benchmark, task: Task, program: Program, pool: Pool, asked: Limits) -> Trial:
+    limits = _limits(asked, task)
+    return program, lambda: _follow(benchmark.judge(task, program), pool, limits)
+
+
+def _follow(steps: Steps, pool: Pool, limits: Limits) -> Future[Verdict]:
+    """Run a judgement's programs one after another; no thread waits for them."""
+    final: Future[Verdict] = Future()
+    final.set_running_or_notify_cancel()
+
+    def go_on(run: Future[Verdict] | None) -> None:
+        try:
+            program = next(steps) if run is None else steps.send(run.result())
+            pool.submit(program, limits).add_done_callback(go_on)
+        except StopIteration as end:
+            final.set_result(end.value)
+        except Exception as error:
+            final.set_exception(error)
+
+    go_on(None)
+    return final
+
+
+def _limits(asked: Limits, task: Task) -> Limits:
+    """Those asked for, raised to what a right answer to this task may need."""
+    cpu = max(asked.cpu_seconds, task.cpu_seconds)
+    wall = max(asked.wall_seconds, 3 * cpu) if cpu > asked.cpu_seconds else asked.wall_seconds
+    return replace(asked, cpu_seconds=cpu, wall_seconds=wall, output_kb=max(asked.output_kb, task.output_kb))

@@ -136,14 +136,14 @@ def _execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[s
         record["case"]: record for record in journal.read(job.place.verdicts) if record.get("case") in cases
     }
     waiting = [case for case in cases if case not in found]
-    make = find(job.benchmark).program
+    benchmark = find(job.benchmark)
 
-    def program(index: int) -> Program:
-        item = cases[waiting[index]]
-        return make(item.task, extract(answers[item.key].text, item.task, chat=job.chat))
+    def answer(index: int) -> tuple[Task, Program]:
+        task, said = cases[waiting[index]].task, answers[cases[waiting[index]].key]
+        return task, benchmark.program(task, extract(said.text, task, chat=job.chat))
 
     with journal.Journal(job.place.verdicts) as book:
-        for count, (index, verdict) in enumerate(judge(len(waiting), program, court), start=1):
+        for count, (index, verdict) in enumerate(judge(benchmark, len(waiting), answer, court), start=1):
             record = {"case": waiting[index], **_told(verdict)}
             if verdict.name != "infra":  # left out, so that another run tries it again
                 record = book.append(record)

@@ -108,13 +108,12 @@ def score(
     started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
 
-    def program(index: int) -> Program:
+    def answer(index: int) -> tuple[Task, Program]:
         sample = asked[index]
-        if sample.whole:
-            return replace(module.program(sample.task, ""), source=sample.text)
-        return module.program(sample.task, sample.text)
+        program = module.program(sample.task, "" if sample.whole else sample.text)
+        return sample.task, replace(program, source=sample.text) if sample.whole else program
 
-    for index, verdict in judge(len(asked), program, court):
+    for index, verdict in judge(module, len(asked), answer, court):
         verdicts[index] = replace(verdict, stdout=verdict.stdout[:0])
         if progress is not None:
             progress(len(verdicts), len(asked))

@@ -19,9 +19,9 @@ from engine.evaluate.task import Task
 from engine.generate import Generation, Request, generate
 from engine.model import load_model, with_adapter
 
-QUESTION = """Complete the following Python code. Answer with the whole code in one fenced block.
+QUESTION = """Complete the following {language} code. Answer with the whole code in one fenced block.
 
-```python
+```{language}
 {prompt}
 ```
 """
@@ -146,7 +146,7 @@ def questions(run: Run, tokenizer: Any) -> tuple[Ask, bool]:
         )
 
     def question(task: Task) -> tuple[str, tuple[str, ...]]:
-        text = QUESTION.format(prompt=benchmark.prompt(task).rstrip())
+        text = QUESTION.format(language=task.language, prompt=benchmark.prompt(task).rstrip())
         messages = [{"role": "user", "content": text}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), ()
 

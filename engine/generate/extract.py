@@ -32,6 +32,8 @@ class Asked(Protocol):
     def stop(self) -> tuple[str, ...]: ...
     @property
     def suffix(self) -> str: ...
+    @property
+    def language(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ def extract(text: str, task: Asked, *, chat: bool = False) -> str:
     text = _plain(text)
     if task.suffix:
         return text  # a middle may begin and end anywhere: only its end token closes it
+    if task.language != "python":
+        return _in_another_language(text, task, chat=chat)
     if chat or text.lstrip().startswith("```"):
         return _from_chat(text, task)
     if text.startswith(task.prompt):
@@ -115,6 +119,22 @@ def _from_chat(text: str, task: Asked) -> str:
     if not code.strip() or _defines(code, task.entry_point):
         return _beside(code, task) if code.strip() else ""
     return _as_body(code, task.prompt)
+
+
+def _in_another_language(text: str, task: Asked, *, chat: bool) -> str:
+    """What goes on after the prompt: an answer that repeats the prompt's last line is taken from there on.
+
+    The tests close what the prompt opened, so the answer ends where the benchmark's stops say.
+    """
+    if chat or text.lstrip().startswith("```"):
+        found = blocks(text.rsplit("</think>", 1)[-1])
+        text = max((block.code for block in found), key=len, default=text)
+    signature = task.prompt.rstrip().rsplit("\n", 1)[-1].split()
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if signature and line.split() == signature:
+            return cut("\n".join(lines[number + 1 :]), task.stop)
+    return cut(text.removeprefix(task.prompt), task.stop)
 
 
 def _choose(found: Sequence[Block], entry_point: str) -> str | None:

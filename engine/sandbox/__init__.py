@@ -1,12 +1,14 @@
 """Running strangers' programs: the one door is `run`, or `Pool` for many; verdicts are decided outside the program."""
 
-from .pool import Pool
+from .foreign.languages import LANGUAGES
+from .pool import Pool, Trial
 from .probe import Probe, probe
 from .run import run
 from .verdict import LEVELS, MODES, VERDICTS, Call, File, Limits, Program, Verdict
 from .wishes import check_program
 
 __all__ = [
+    "LANGUAGES",
     "LEVELS",
     "MODES",
     "VERDICTS",
@@ -16,6 +18,7 @@ __all__ = [
     "Pool",
     "Probe",
     "Program",
+    "Trial",
     "Verdict",
     "check_program",
     "probe",

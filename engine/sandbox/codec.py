@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, zip_longest
 from typing import Any
 
-MAX_BYTES = 8 << 20
+MAX_BYTES = 10 << 20
 MAX_DEPTH = 150
 FLOAT_TOLERANCE = 1e-9
 _SHOWN = 600

@@ -25,7 +25,7 @@ from . import codec, wire
 from .ahead import Ahead, same_call
 from .verdict import Failure, Limits, one_line
 
-JUDGE_LIMITS = Limits(cpu_seconds=10.0, memory_mb=1024, processes=16, disk_mb=8)
+JUDGE_LIMITS = Limits(cpu_seconds=10.0, memory_mb=1280, processes=16, disk_mb=8)
 """What one trial may use; a test that takes more is at fault itself, or was handed values made to hurt it."""
 _LINK = 3
 _RECURSION = sys.getrecursionlimit()

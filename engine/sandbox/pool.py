@@ -6,8 +6,9 @@ import asyncio
 import importlib.util
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -30,6 +31,9 @@ _BACKLOG = 8
 _GLANCE_SECONDS = 0.01
 
 _DEFAULT = Limits()
+
+Trial = tuple[Program, Callable[[], Future[Verdict]]]
+"""A program, and what submits it and gives the verdict to come."""
 
 
 class Pool:
@@ -116,7 +120,11 @@ class Pool:
 
     def run_many(self, programs: Iterable[Program], limits: Limits = _DEFAULT) -> Iterator[Verdict]:
         """Verdicts in input order. Reads ahead of the verdict it waits for no more than keeps the workers busy."""
-        ahead = _Ahead(self, iter(programs), limits)
+        return self.in_order((program, partial(self.submit, program, limits)) for program in programs)
+
+    def in_order(self, trials: Iterable[Trial]) -> Iterator[Verdict]:
+        """As `run_many`, for trials that may take several runs in turn: each a program and what begins it."""
+        ahead = _Ahead(self, iter(trials))
         try:
             while ahead.fill():
                 try:
@@ -134,7 +142,7 @@ class Pool:
 
     async def stream(self, programs: Iterable[Program], limits: Limits = _DEFAULT) -> AsyncIterator[Verdict]:
         """As `run_many`, for callers on an event loop."""
-        ahead = _Ahead(self, iter(programs), limits)
+        ahead = _Ahead(self, ((program, partial(self.submit, program, limits)) for program in programs))
         try:
             while ahead.fill():
                 first = asyncio.wrap_future(ahead.first)
@@ -169,8 +177,8 @@ class Pool:
 class _Ahead:
     """Programs on their way whose verdicts are to come in order, bounded in number and in bytes."""
 
-    def __init__(self, pool: Pool, source: Iterator[Program], limits: Limits) -> None:
-        self.pool, self.source, self.limits = pool, source, limits
+    def __init__(self, pool: Pool, source: Iterator[Trial]) -> None:
+        self.pool, self.source = pool, source
         self.waiting: deque[tuple[Future[Verdict], int]] = deque()
         self.size = 0
 
@@ -182,10 +190,11 @@ class _Ahead:
     def fill(self) -> bool:
         """Take on as many programs as there is room for; False when no verdict is to come any more."""
         while self._has_room():
-            program = next(self.source, None)
-            if program is None:
+            trial = next(self.source, None)
+            if trial is None:
                 break
-            future = self.pool.submit(program, self.limits)
+            program, begin = trial
+            future = begin()
             size = len(program.source) + len(program.test or "") + len(program.context) + len(program.stdin)
             size += sum(len(file.data) for file in program.files)
             self.waiting.append((future, size))

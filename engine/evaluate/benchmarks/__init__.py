@@ -1,4 +1,4 @@
-"""Benchmarks: tasks with hidden tests, all behind the same three functions."""
+"""Benchmarks: tasks with hidden tests, all behind the same four functions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks import basics, humaneval, infilling, mbpp
-from engine.evaluate.task import Task
+from engine.evaluate.benchmarks import basics, custom, humaneval, humaneval_plus, infilling, mbpp, multipl_e
+from engine.evaluate.task import Steps, Task
 from engine.sandbox import Program
 
 
@@ -25,12 +25,18 @@ class Benchmark(Protocol):
     def program(self, task: Task, completion: str) -> Program:
         """What is run to judge a completion."""
 
+    def judge(self, task: Task, program: Program) -> Steps:
+        """The runs that decide, one after another, and the verdict they come to."""
+
 
 BENCHMARKS: dict[str, Benchmark] = {
     "basics": basics,
+    "custom": custom,
     "humaneval": humaneval,
+    "humaneval-plus": humaneval_plus,
     "infilling": infilling,
     "mbpp": mbpp,
+    "multipl-e": multipl_e,
 }
 
 __all__ = ["BENCHMARKS", "Benchmark", "find", "fingerprint", "texts"]
@@ -62,6 +68,10 @@ def fingerprint(tasks: Sequence[Task]) -> str:
             task.stop,
             task.suffix,
         ]
+        if task.runs or task.language != "python":
+            fields += [task.language, task.comparison, [[run.stdin, run.expected] for run in task.runs]]
+        if task.context:
+            fields.append(task.context)
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 

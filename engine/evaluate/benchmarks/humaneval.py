@@ -8,10 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks.tasks import collect
+from engine.evaluate.benchmarks.tasks import collect, judge
 from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Task
 from engine.sandbox import Program
+
+__all__ = ["judge", "load", "program", "prompt"]
 
 HUB_ID = "openai/openai_humaneval"
 # The Codex paper's stops, a decorator, and the fence that instruction-tuned models end code with.

@@ -6,10 +6,12 @@ from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.benchmarks.humaneval import FIELDS, demand_fields
-from engine.evaluate.benchmarks.tasks import collect
+from engine.evaluate.benchmarks.tasks import collect, judge
 from engine.evaluate.rows import from_file
 from engine.evaluate.task import Task
 from engine.sandbox import Program
+
+__all__ = ["judge", "load", "program", "prompt"]
 
 
 def load(source: str | None, *, split: str = "test", limit: int | None = None) -> list[Task]:

@@ -7,10 +7,12 @@ import builtins
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks.tasks import collect
+from engine.evaluate.benchmarks.tasks import asserts, collect, judge
 from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Task
 from engine.sandbox import Call, Program
+
+__all__ = ["judge", "load", "program", "prompt"]
 
 HUB_ID = "google-research-datasets/mbpp"
 STOP = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n#", "\n```")
@@ -81,7 +83,7 @@ def _task(row: Any, place: str) -> Task:
         prompt=f'"""\n{row["text"].strip()}\n{tests[0]}\n"""\n',
         entry_point=name,
         reference=code if code.endswith("\n") else code + "\n",
-        test=None if calls else _check(name, tests),
+        test=None if calls else asserts(name, tests),
         calls=calls,
         stop=STOP,
     )
@@ -110,11 +112,6 @@ def _hands_over_objects(code: str, tests: list[str]) -> bool:
             ):
                 return True
     return False
-
-
-def _check(name: str, tests: list[str]) -> str:
-    """The asserts as a `check`: they run in the judge, where only the answers of `name` come from the program."""
-    return "\n    ".join(("def check(candidate):", f"{name} = candidate", *tests)) + "\n"
 
 
 def _calls(setup: str, tests: list[str]) -> tuple[Call, ...]:

@@ -1,11 +1,14 @@
-"""Tasks gathered from rows: each id once, so many and no more, and at least one."""
+"""What benchmarks share: tasks gathered from rows, each id once, and the judgement by a single run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ast
+import textwrap
+from collections.abc import Iterable, Sequence
 
 from engine.errors import WishError
-from engine.evaluate.task import Task
+from engine.evaluate.task import Steps, Task
+from engine.sandbox import Program
 
 
 def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str) -> list[Task]:
@@ -31,3 +34,16 @@ def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str
     if not tasks:
         raise WishError(f"{source} holds no task", "name a file with one JSON object a line")
     return list(tasks.values())
+
+
+def asserts(name: str, tests: Sequence[str]) -> str:
+    """Asserts as a `check`: they run in the judge, where only the answers of `name` come from the program."""
+    # A test of several lines is written anew, so that indenting it reaches into no string.
+    plain = [ast.unparse(ast.parse(test)) if "\n" in test else test for test in tests]
+    body = [textwrap.indent(test, "    ") for test in (f"{name} = candidate", *plain)]
+    return "\n".join(("def check(candidate):", *body)) + "\n"
+
+
+def judge(task: Task, program: Program) -> Steps:
+    """One run decides."""
+    return (yield program)

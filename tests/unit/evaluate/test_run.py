@@ -239,10 +239,10 @@ def test_basics_takes_whole_functions_from_chat_models() -> None:
     ]
     assert any(answer.lstrip().startswith("def ") for answer in without)
     for given in (answers, without):
-        programs = [find("basics").program(task, answer) for task, answer in zip(tasks, given, strict=True)]
-        assert [
-            verdict.name for _, verdict in judging.judge(len(programs), programs.__getitem__, Court())
-        ] == ["passed"] * len(tasks)
+        basics = find("basics")
+        trials = [(task, basics.program(task, answer)) for task, answer in zip(tasks, given, strict=True)]
+        verdicts = judging.judge(basics, len(trials), trials.__getitem__, Court())
+        assert [verdict.name for _, verdict in verdicts] == ["passed"] * len(tasks)
 
 
 def test_infra_is_tried_again_by_the_next_run(

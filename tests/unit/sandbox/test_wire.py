@@ -241,7 +241,7 @@ def test_comparing_any_bytes_answers_the_same_from_both_sides(left: bytes, right
     "item", [b"l\0\0\0\0", b"t\0\0\0\0", b"d\0\0\0\0", b"S\0\0\0\0", b"s\0\0\0\0", b"a\0\0\0\0", b"N"]
 )
 def test_the_densest_values_take_a_bounded_multiple_of_their_bytes(item: bytes) -> None:
-    """The judge has 1,024 MB, and a frame at most 8 MB: at a factor of 60 both fit."""
+    """The judge has 1,280 MB, and a frame at most 10 MB: at a factor of 60 both fit."""
     count = 50_000
     data = b"l" + count.to_bytes(4, "big") + item * count
     tracemalloc.start()
@@ -395,7 +395,7 @@ GREETINGS = "wire = (struct.pack('>Ic', 1 << 20, b'R') + bytes(1 << 20)) * 8"
 MOST_WORKER_MB = 80
 """About 20 of its own, two frames of the largest size, and room."""
 FLOODS = {
-    "frames of the largest size": "wire = struct.pack('>Ic', 8 << 20, b'Z') + bytes(8 << 20)",
+    "frames of the largest size": "wire = struct.pack('>Ic', 10 << 20, b'Z') + bytes(10 << 20)",
     "empty greetings": "wire = b'\\0\\0\\0\\0R' * (1 << 17)",
     "a frame over the limit": "wire = b'\\xff\\xff\\xff\\xffZ' + bytes(1 << 20)",
     "empty frames": "wire = b'\\0\\0\\0\\0Z' * (1 << 17)",

@@ -16,6 +16,7 @@ from engine.evaluate.benchmarks.basics.compose import draw
 from engine.evaluate.benchmarks.basics.form import Form
 from engine.evaluate.benchmarks.basics.inputs import function_call
 from engine.evaluate.benchmarks.basics.operation import Operation, operation
+from engine.evaluate.benchmarks.tasks import judge
 
 __all__ = [
     "GROUPS",
@@ -27,6 +28,7 @@ __all__ = [
     "catalog",
     "draw",
     "function_call",
+    "judge",
     "load",
     "operation",
     "program",

@@ -1,0 +1,150 @@
+"""Your own tasks: a JSONL of prompts with hidden tests, as asserts, as a `check`, or as a script's input and output."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from engine.errors import WishError
+from engine.evaluate.benchmarks import stdio
+from engine.evaluate.benchmarks.tasks import asserts, collect
+from engine.evaluate.benchmarks.tasks import judge as judge_once
+from engine.evaluate.rows import from_file
+from engine.evaluate.task import Run, Steps, Task
+from engine.sandbox import LANGUAGES, Program
+
+__all__ = ["judge", "load", "program", "prompt"]
+
+NEEDED = ("task_id", "prompt", "tests")
+TEXTS = ("entry_point", "reference", "group", "context", "language", "comparison")
+KNOWN = (*NEEDED, *TEXTS, "stop")
+FORMS = (
+    "give tests as a list of asserts, as a text that defines check(candidate), or as a list of "
+    '{"stdin": ..., "stdout": ...}'
+)
+
+
+def load(source: str | None, *, split: str = "test", limit: int | None = None) -> list[Task]:
+    """Read the tasks (the format: docs/how-to/own-benchmark.md).
+
+    Args:
+        source: a JSONL file, gzipped or not.
+        split: `test`, which is also what `validation` gives: there is no other.
+        limit: first this many tasks only.
+
+    Raises:
+        WishError: no file, or a row that is not a task (file and line are named).
+    """
+    if source is None:
+        raise WishError(
+            "a benchmark of your own needs a file of tasks", "name it: evaluate.data, or --data FILE"
+        )
+    if split not in ("test", "validation"):
+        raise WishError(f"a benchmark of your own has no split {split!r}", "leave the split at test")
+    found = ((place, _task(row, place)) for place, row in from_file(source))
+    return collect(found, limit=limit, source=source)
+
+
+def prompt(task: Task) -> str:
+    """What a base model continues."""
+    return task.prompt
+
+
+def program(task: Task, completion: str) -> Program:
+    """The prompt continued, with its test; a task of inputs and outputs is run as a script."""
+    source = task.prompt + completion
+    if task.runs:
+        return Program(source, language=task.language)
+    if task.language != "python":
+        return Program(source, test=task.test, language=task.language)
+    return Program(source, entry_point=task.entry_point, test=task.test, context=task.context)
+
+
+def judge(task: Task, program: Program) -> Steps:
+    """One run decides, or one for each pair of input and output."""
+    return stdio.judge(task, program) if task.runs else judge_once(task, program)
+
+
+def _task(row: Any, place: str) -> Task:
+    if not isinstance(row, dict):
+        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
+    _demand_types(row, place)
+    language = row.get("language", "python")
+    if language not in ("python", *LANGUAGES):
+        raise WishError(
+            f"{place}: there is no language {language!r}", f"choose one of python, {', '.join(LANGUAGES)}"
+        )
+    runs, test = _tests(row, place, language)
+    comparison = row.get("comparison", "tokens")
+    if comparison not in stdio.COMPARISONS:
+        raise WishError(
+            f"{place}: there is no comparison {comparison!r}", f"choose one of {', '.join(stdio.COMPARISONS)}"
+        )
+    largest = max((len(run.expected) for run in runs), default=0)
+    return Task(
+        id=row["task_id"],
+        prompt=row["prompt"],
+        entry_point=row.get("entry_point", ""),
+        reference=row.get("reference", ""),
+        test=test,
+        group=row.get("group", ""),
+        stop=tuple(row.get("stop", ())),
+        context=row.get("context", ""),
+        runs=runs,
+        comparison=comparison,
+        language=language,
+        output_kb=max(64, 2 * largest // 1024 + 1),
+    )
+
+
+def _demand_types(row: dict[str, Any], place: str) -> None:
+    unknown = [name for name in row if name not in KNOWN]
+    missing = [name for name in NEEDED if name not in row]
+    if unknown or missing:
+        problem = f"unknown {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
+        raise WishError(f"{place}: not a task of your own format: {problem}", f"it knows {', '.join(KNOWN)}")
+    wrong = [name for name in ("task_id", "prompt", *TEXTS) if not isinstance(row.get(name, ""), str)]
+    stop = row.get("stop", [])
+    if wrong or not isinstance(stop, list) or not all(isinstance(text, str) for text in stop):
+        raise WishError(
+            f"{place}: {', '.join(wrong) or 'stop'} of another type",
+            "give texts, and stop as a list of texts",
+        )
+
+
+def _tests(row: dict[str, Any], place: str, language: str) -> tuple[tuple[Run, ...], str | None]:
+    """The runs of a script, or the source of a test."""
+    tests = row["tests"]
+    name = row.get("entry_point", "")
+    if isinstance(tests, str) and tests.strip():
+        if language == "python":
+            _demand_python(tests, place)
+            if "check" not in {n.name for n in ast.parse(tests).body if isinstance(n, ast.FunctionDef)}:
+                raise WishError(f"{place}: tests defines no check(candidate)", FORMS)
+            _demand_name(name, place)
+        return (), tests
+    if isinstance(tests, list) and tests and all(isinstance(test, str) for test in tests):
+        if language != "python":
+            raise WishError(f"{place}: asserts are Python's", "give tests in that language as one text")
+        _demand_name(name, place)
+        for test in tests:
+            _demand_python(test, place)
+        return (), asserts(name, tests)
+    if isinstance(tests, list) and tests and all(isinstance(test, dict) for test in tests):
+        for test in tests:
+            if set(test) != {"stdin", "stdout"} or not all(isinstance(text, str) for text in test.values()):
+                raise WishError(f"{place}: a test of input and output is {test!r:.80}", FORMS)
+        return tuple(Run(test["stdin"], test["stdout"]) for test in tests), None
+    raise WishError(f"{place}: tests is {tests!r:.80}", FORMS)
+
+
+def _demand_name(name: str, place: str) -> None:
+    if not name.isidentifier():
+        raise WishError(f"{place}: entry_point {name!r} is no name", "name the function to test")
+
+
+def _demand_python(test: str, place: str) -> None:
+    try:
+        ast.parse(test)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise WishError(f"{place}: {test!r:.60} is no Python ({error})", "mend the test") from None

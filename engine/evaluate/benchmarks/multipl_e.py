@@ -1,0 +1,107 @@
+"""MultiPL-E (arXiv 2208.08227): HumanEval and MBPP in other languages, each judged by its own toolchain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import WishError
+from engine.evaluate.benchmarks.tasks import collect, judge
+from engine.evaluate.rows import from_file
+from engine.evaluate.task import Task
+from engine.sandbox import File, Program
+
+__all__ = ["judge", "load", "program", "prompt"]
+
+LANGUAGES = {
+    "cpp": "cpp",
+    "go": "go",
+    "go_test.go": "go",
+    "java": "java",
+    "js": "javascript",
+    "lua": "lua",
+    "pl": "perl",
+    "rs": "rust",
+    "sh": "bash",
+    "ts": "typescript",
+}
+"""MultiPL-E's names for those the sandbox speaks."""
+FIELDS = {"name": str, "language": str, "prompt": str, "tests": str, "stop_tokens": list}
+CPU_SECONDS = 10.0
+"""A JVM or a shell that starts a process for each sum takes seconds on a small machine."""
+JAVATUPLES = "javatuples.jar"
+JAR_PLACES = ("/usr/share/java/javatuples.jar",)
+"""Where Debian's libjavatuples-java puts what every Java prompt imports."""
+
+
+def load(source: str | None, *, split: str = "test", limit: int | None = None) -> list[Task]:
+    """Read the tasks; their groups are their languages, of which one file may mix several.
+
+    Args:
+        source: a JSONL file, gzipped or not, in MultiPL-E's format: its prompts with tests, or its results.
+        split: `test`, which is also what `validation` gives: there is no other.
+        limit: first this many tasks only.
+
+    Raises:
+        WishError: no file, or a row that is not a task (file and line are named).
+    """
+    if source is None:
+        raise WishError(
+            "multipl-e needs a file of tasks",
+            "give one language of huggingface.co/datasets/nuprl/MultiPL-E as JSONL (evaluate.data, or --data)",
+        )
+    if split not in ("test", "validation"):
+        raise WishError(f"MultiPL-E has no split {split!r}", "leave the split at test")
+    found = ((place, _task(row, place)) for place, row in from_file(source))
+    return collect(found, limit=limit, source=source)
+
+
+def prompt(task: Task) -> str:
+    """What a base model continues."""
+    return task.prompt
+
+
+def program(task: Task, completion: str) -> Program:
+    """The prompt continued, and the task's tests behind it; Java's prompts all import a library."""
+    files = _javatuples() if task.language == "java" and "org.javatuples" in task.prompt else ()
+    return Program(source=f"{task.prompt}{completion}\n", test=task.test, language=task.language, files=files)
+
+
+def _javatuples() -> tuple[File, ...]:
+    for place in JAR_PLACES:
+        try:
+            with open(place, "rb") as file:
+                return (File(JAVATUPLES, file.read()),)
+        except OSError:
+            continue
+    raise WishError(
+        "toolchain missing: MultiPL-E's Java programs import org.javatuples",
+        f"install libjavatuples-java (looked for {', '.join(JAR_PLACES)})",
+    )
+
+
+def _task(row: Any, place: str) -> Task:
+    if not isinstance(row, dict):
+        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(row.get(name), kind)]
+    if wrong:
+        raise WishError(
+            f"{place}: not a task in MultiPL-E's format, {', '.join(wrong)} missing or of another type",
+            f"give every line the fields {', '.join(FIELDS)}",
+        )
+    language = LANGUAGES.get(row["language"])
+    if language is None:
+        raise WishError(
+            f"{place}: the sandbox does not run MultiPL-E's {row['language']!r}",
+            f"it runs {', '.join(LANGUAGES)}",
+        )
+    return Task(
+        id=f"{row['language']}/{row['name']}",
+        prompt=row["prompt"],
+        entry_point=row["name"].split("_", 2)[-1],
+        reference="",
+        test=row["tests"],
+        group=language,
+        stop=tuple(str(stop) for stop in row["stop_tokens"]),
+        language=language,
+        cpu_seconds=CPU_SECONDS,
+    )

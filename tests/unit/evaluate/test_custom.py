@@ -1,0 +1,130 @@
+"""Tasks of one's own: every form of test runs in the real sandbox, and every mistake is named by file and line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import WishError
+from engine.evaluate import Court, find
+from engine.evaluate import judge as judging
+from engine.sandbox import Verdict
+
+CUSTOM = find("custom")
+ADD = {"task_id": "add", "prompt": "def add(a, b):\n", "entry_point": "add"}
+ECHO = {
+    "task_id": "sum",
+    "prompt": "",
+    "tests": [{"stdin": "1 2\n", "stdout": "3\n"}, {"stdin": "-1 1\n", "stdout": "0"}],
+}
+
+
+def write(path: Path, *rows: Any) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def verdicts(source: str, *answers: str) -> list[Verdict]:
+    """Of each answer to the one task of a file."""
+    (task,) = CUSTOM.load(source)
+    trials = [(task, CUSTOM.program(task, answer)) for answer in answers]
+    return [verdict for _, verdict in judging.judge(CUSTOM, len(trials), trials.__getitem__, Court())]
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ["assert add(1, 2) == 3", "assert add('a', 'b') == 'ab'"],
+        "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate('a', 'b') == 'ab'\n",
+        ["for word in ('a', 'b'):\n    assert add(word, '''\n''') == word + '\\n'", "assert add(1, 2) == 3"],
+    ],
+    ids=["asserts", "check", "several-lines"],
+)
+def test_a_function_is_judged_by_asserts_or_a_check(tests: Any, tmp_path: Path) -> None:
+    right, wrong, empty = verdicts(
+        write(tmp_path / "t.jsonl", {**ADD, "tests": tests}),
+        "    return a + b\n",
+        "    return a - b if a != 'a' else a + b\n",
+        "    pass\n",
+    )
+    assert right.passed and right.form == "test"
+    assert wrong.name in ("wrong", "runtime_error")
+    assert empty.name == "wrong"
+
+
+def test_a_script_is_run_once_for_each_input_and_compared_outside(tmp_path: Path) -> None:
+    source = write(tmp_path / "t.jsonl", ECHO)
+    right, wrong, dies, forged = verdicts(
+        source,
+        "print(sum(map(int, input().split())))",
+        "print(3)",
+        "x = input()\nraise SystemExit(1)",
+        "print(3, flush=True)\nimport os\nos._exit(0)",
+    )
+    assert right.passed
+    assert (wrong.name, wrong.detail) == ("wrong", "run 2 of 2: printed '3\\n', wanted '0'")
+    assert dies.name == "runtime_error" and dies.detail.startswith("run 1 of 2: ")
+    assert not forged.passed
+
+
+def test_a_script_is_given_no_more_input_after_it_failed(tmp_path: Path) -> None:
+    """Twenty sleepless loops would take a minute; the first one decides."""
+    runs = [{"stdin": str(number), "stdout": "x"} for number in range(20)]
+    (verdict,) = verdicts(write(tmp_path / "t.jsonl", {**ECHO, "tests": runs}), "while True: pass")
+    assert verdict.name == "cpu_limit" and verdict.detail.startswith("run 1 of 20")
+    assert verdict.cpu_seconds < 6
+
+
+def test_a_script_may_print_as_much_as_is_wanted(tmp_path: Path) -> None:
+    row = {**ECHO, "tests": [{"stdin": "", "stdout": "1234567\n" * 40_000}]}
+    right, short = verdicts(
+        write(tmp_path / "t.jsonl", row), "print('1234567\\n' * 40_000)", "print('1234567\\n' * 39_999)"
+    )
+    assert right.passed and short.name == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("comparison", "printed", "wanted", "passes"),
+    [
+        ("exact", "1  2\n", "1 2\n", False),
+        ("exact", "1 2 \n\n", "1 2\n", True),
+        ("tokens", "1\n2", "1 2\n", True),
+        ("tokens", "1.0", "1", False),
+        ("floats", "0.3333333", "0.33333333", True),
+        ("floats", "0.3334", "0.33333333", False),
+        ("floats", "nan", "1.0", False),
+        ("floats", "1.0 2.0", "1.0", False),
+        ("floats", "Yes 1.0000001", "Yes 1", True),
+    ],
+)
+def test_comparisons(comparison: str, printed: str, wanted: str, passes: bool, tmp_path: Path) -> None:
+    row = {**ECHO, "comparison": comparison, "tests": [{"stdin": "", "stdout": wanted}]}
+    (verdict,) = verdicts(write(tmp_path / "t.jsonl", row), f"print({printed!r}, end='')")
+    assert verdict.passed is passes
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tests": []}, "tests is \\[\\]"),
+        ({"tests": ["assert add("]}, "is no Python"),
+        ({"tests": "x = 1"}, "defines no check"),
+        ({"tests": [{"stdin": "1"}]}, "a test of input and output is"),
+        ({"entry_point": "a b"}, "is no name"),
+        ({"test": "x"}, "unknown test"),
+        ({"prompt": 3}, "prompt of another type"),
+        ({"stop": "x"}, "stop of another type"),
+        ({"language": "cobol"}, "no language 'cobol'"),
+        ({"language": "cpp"}, "asserts are Python's"),
+        ({"comparison": "fuzzy"}, "no comparison 'fuzzy'"),
+    ],
+)
+def test_a_bad_row_is_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    row = {**ADD, "tests": ["assert add(1, 2) == 3"], **change}
+    good = {**ADD, "task_id": "good", "tests": ["assert add(1, 2) == 3"]}
+    with pytest.raises(WishError, match=said) as error:
+        CUSTOM.load(write(tmp_path / "tasks.jsonl", good, row))
+    assert "tasks.jsonl:2" in str(error.value)
