@@ -94,7 +94,8 @@ def test_what_is_no_python_is_read_without_a_word() -> None:
 def test_helpers_renamed_with_their_function_are_the_same() -> None:
     program = (
         "def is_prime(n):\n    return n > 1 and all(n % k for k in range(2, n))\n\n"
-        "def total(limit):\n    values = [k for k in range(limit) if is_prime(k)]\n    return sum(values) * 3 + len(values)\n"
+        "def total(limit):\n    values = [k for k in range(limit) if is_prime(k)]\n"
+        "    return sum(values) * 3 + len(values)\n"
     )
     other = (
         program.replace("is_prime", "p").replace("total", "t").replace("values", "v").replace("limit", "m")
