@@ -20,7 +20,7 @@ FEWEST_NODES = 25
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.M | re.S)
 _PYTHON = {"", "python", "py", "python3", "py3"}
-_HEADER = re.compile(r"^([ \t]*)(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(", re.M)
+_HEADER = re.compile(r"^([ \t]*)(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -39,16 +39,17 @@ def written(text: str) -> dict[bytes, str]:
 
 
 def _tops(text: str) -> Iterator[tuple[Function, set[str]]]:
-    """Functions at the top of each program in a text, with the names its module defines."""
-    for module in _modules(text):
-        own = _own(module)
-        yield from ((node, own) for node in module.body if isinstance(node, Function))
+    """Functions at the top of each program in a text, with the names that the programs define."""
+    modules = _modules(text)
+    own = {name for module in modules for name in _own(module)}
+    yield from ((node, own) for module in modules for node in module.body if isinstance(node, Function))
 
 
 def _everywhere(text: str) -> Iterator[tuple[Function, set[str]]]:
-    for module in _modules(text):
-        own = _own(module)
-        yield from ((node, own) for node in ast.walk(module) if isinstance(node, Function))
+    """The same with methods and nested functions."""
+    modules = _modules(text)
+    own = {name for module in modules for name in _own(module)}
+    yield from ((node, own) for module in modules for node in ast.walk(module) if isinstance(node, Function))
 
 
 def _own(module: ast.Module) -> set[str]:
@@ -69,21 +70,20 @@ def _modules(text: str) -> list[ast.Module]:
 
 def _definitions(text: str) -> Iterator[str]:
     """Each `def` with the lines indented under it."""
-    end = 0
-    for header in _HEADER.finditer(text):
-        if header.start() < end:
+    lines = text.splitlines(keepends=True)
+    at = 0
+    while at < len(lines):
+        first, at = at, at + 1
+        if (header := _HEADER.match(lines[first])) is None:
             continue
-        lines = text[header.start() :].splitlines(keepends=True)
-        indent, count = len(header[1]), 1
-        for line in lines[1:]:
-            bare = line.strip()
-            # A signature over several lines ends with its bracket under the `def`.
-            if bare and len(line) - len(line.lstrip()) <= indent and not bare.startswith(")"):
-                break
-            count += 1
-        part = "".join(lines[:count])
-        end = header.start() + len(part)
-        yield part
+        # A signature over several lines ends with its bracket under the `def`.
+        while at < len(lines) and (_indent(lines[at]) > len(header[1]) or lines[at].strip()[:1] in ("", ")")):
+            at += 1
+        yield "".join(lines[first:at])
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _parse(text: str) -> ast.Module | None:

@@ -101,7 +101,9 @@ def test_helpers_renamed_with_their_function_are_the_same() -> None:
         program.replace("is_prime", "p").replace("total", "t").replace("values", "v").replace("limit", "m")
     )
     assert list(references(program).values()) == ["total"]  # the other one is small
-    assert set(references(program)) == set(references(other))
+    assert (
+        set(references(program)) == set(references(other)) == set(written(f"In prose:\n{other}\nSo it is."))
+    )
     assert set(references(program)) != set(references(program.replace("is_prime(k)", "isprime(k)")))
 
 
