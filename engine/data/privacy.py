@@ -65,7 +65,7 @@ def redact(text: str) -> str:
 
 
 _PLAIN = re.compile(
-    r"your|example|sample|dummy|fake|test|change.?me|placeholder|redacted|secret|password|token|xxx|\.\.\.|\*\*\*|1234",
+    r"your|example|sample|dummy|fake|test|change.?me|place.?holder|redacted|secret|password|token|xxx|\.\.\.|\*\*\*|1234",
     re.IGNORECASE,
 )
 
@@ -157,7 +157,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gitlab_token", "secret", re.compile(r"\bglpat-[\w-]{20,64}")),
     Rule("slack_token", "secret", re.compile(r"\bxox[abeoprs]-(?:\d{8,}-)+[\w-]{10,}")),
     Rule("google_key", "secret", re.compile(r"\bAIza[\w-]{35}(?![\w-])")),
-    Rule("hugging_face_token", "secret", re.compile(r"\bhf_[A-Za-z]{34}\b")),
+    Rule("hugging_face_token", "secret", re.compile(r"\bhf_[A-Za-z0-9]{34,40}\b")),
     Rule("stripe_key", "secret", re.compile(r"\b[rs]k_live_[A-Za-z0-9]{16,}\b")),
     Rule(
         "model_api_key",

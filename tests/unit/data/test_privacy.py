@@ -23,7 +23,7 @@ FOUND = {
     "gitlab_token": "glpat-" + RANDOM[:20],
     "slack_token": "xoxb-" + "123456789012-" + RANDOM[:24],
     "google_key": "AIza" + RANDOM[:35],
-    "hugging_face_token": "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH",
+    "hugging_face_token": "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ01234567",
     "stripe_key": "sk_live_" + RANDOM[:24],
     "model_api_key": "sk-proj-" + RANDOM,
     "jwt": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0." + RANDOM,
