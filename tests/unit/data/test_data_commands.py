@@ -11,7 +11,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from engine.data import redaction
 from engine.data.commands import data
+from engine.data.sources import Row
 from engine.errors import WishError
 
 ROWS = [{"prompt": f"def f{n}(x):\n", "completion": f"    return x + {n}\n"} for n in range(6)]
@@ -133,6 +135,16 @@ def test_redact_writes_a_file_that_is_clean_and_never_over_another(
     assert out.read_bytes() == before
     source = _check(run_file, rows, "--redact", rows)
     assert isinstance(source.exception, WishError)
+
+
+def test_a_file_that_came_meanwhile_is_not_overwritten_either(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("mine")
+    with pytest.raises(WishError, match="not overwritten"):
+        redaction.write(tmp_path / "out.jsonl", [Row("1", "rows:1", {"text": MAIL})])
+    assert (tmp_path / "out.jsonl").read_text() == "mine"
+    with pytest.raises(WishError, match="rows:1 cannot be written as JSON"):
+        redaction.write(tmp_path / "new.jsonl", [Row("1", "rows:1", {"text": MAIL, "raw": b"x"})])
+    assert not (tmp_path / "new.jsonl").exists()
 
 
 def test_check_refuses_a_renamed_copy_of_a_task(run_file: str, write: Callable[..., str]) -> None:

@@ -23,6 +23,8 @@ def test_a_word_changed_is_near_and_half_changed_is_not() -> None:
     text = _text(1)
     words = text.split()
     touched = " ".join([*words[:40], "changed", *words[41:]])
+    twice = " ".join([*words[:20], "one", *words[21:60], "two", *words[61:]])  # 0.77 is less than 0.8
+    assert not find([("a", text), ("b", twice)]).near
     half = " ".join([*words[:40], *_text(2).split()[:40]])
     found = find([("a", text), ("b", _text(3)), ("c", touched), ("d", half), ("e", text)])
     assert found.exact == (("a", "e"),)
