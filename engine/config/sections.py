@@ -119,7 +119,7 @@ class Data(Section):
     chat_template: str | None = None
     """Path of a Jinja file that replaces the tokenizer's chat template."""
     decontaminate: bool = True
-    """Refuse training rows whose text overlaps the tasks of the run's benchmarks."""
+    """Refuse training rows whose text or Python functions overlap the tasks of the run's benchmarks."""
     processes: Positive = 1
     """Worker processes that tokenise."""
 

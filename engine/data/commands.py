@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.errors import WishError
+
 if TYPE_CHECKING:
+    from engine.config import Data
     from engine.data.prepare import Prepared
 
 _run_file = click.argument("run_file", metavar="RUN.yaml")
@@ -31,7 +35,7 @@ def show(run_file: str, overrides: tuple[str, ...], samples: int, color: bool | 
     """Show samples as the model reads them, and which of their tokens are trained."""
     from engine.data.show import show_samples
 
-    prepared, tokenizer = _prepared(run_file, overrides)
+    prepared, tokenizer, _ = _prepared(run_file, overrides)
     colored = sys.stdout.isatty() if color is None else color
     click.echo(show_samples(prepared.train, tokenizer, samples, color=colored), color=colored)
     click.echo()
@@ -42,14 +46,43 @@ def show(run_file: str, overrides: tuple[str, ...], samples: int, color: bool | 
 @_run_file
 @_overrides
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-def check(run_file: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Read, encode and check all rows as training would; exit code 2 and the reason where it would refuse."""
-    prepared, _ = _prepared(run_file, overrides)
-    click.echo(json.dumps(prepared.facts, indent=1) if as_json else _lines(prepared.facts))
+@click.option("--strict", is_flag=True, help="End with exit code 2 where anything is found.")
+@click.option(
+    "--redact",
+    "redacted",
+    type=click.Path(path_type=Path),
+    metavar="OUT.jsonl",
+    help="Write the training rows with marks in place of secrets and personal data.",
+)
+def check(
+    run_file: str, overrides: tuple[str, ...], as_json: bool, strict: bool, redacted: Path | None
+) -> None:
+    """Read, encode and check all rows as training would; exit code 2 and the reason where it would refuse.
+
+    Then look for duplicates, secrets and personal data (rules and places, never the values), and count lengths,
+    languages, licences and masks.
+    """
+    from engine.data import redaction
+    from engine.data.survey import read, survey
+
+    prepared, tokenizer, wish = _prepared(run_file, overrides)
+    if redacted is not None:
+        redaction.demand_new(redacted, wish.train)
+    rows = read(wish, has_template=bool(tokenizer.chat_template))
+    found = survey(rows, prepared.corpora)
+    facts = prepared.facts | found.facts
+    if redacted is not None:
+        changed = redaction.write(redacted, [row for row, _ in rows])
+        facts["redacted"] = {"file": str(redacted), "rows": len(rows), "rows_changed": changed}
+    click.echo(json.dumps(facts, indent=1) if as_json else _lines(facts))
+    if strict and found.findings:
+        raise WishError(
+            f"found in the training rows: {', '.join(found.findings)}", "mend the rows (--redact)"
+        )
 
 
-def _prepared(run_file: str, overrides: tuple[str, ...]) -> tuple[Prepared, Any]:
-    """The run's data as its first rank would see it, and the tokenizer.
+def _prepared(run_file: str, overrides: tuple[str, ...]) -> tuple[Prepared, Any, Data]:
+    """The run's data as its first rank would see it, the tokenizer, and the run's wish for data.
 
     Benchmarks live above this room: the program that mounts these verbs may leave a function from a run to
     its held-out texts as `benchmark_texts` in click's context object.
@@ -67,7 +100,9 @@ def _prepared(run_file: str, overrides: tuple[str, ...]) -> tuple[Prepared, Any]
     alone = run.model_copy(update={"train": run.train.model_copy(update={"micro_batch": 1})})
     model = shape(run.model.path)
     vocabulary = model.vocabulary if model else None
-    return prepare(alone, tokenizer, benchmark_texts=texts, model_vocabulary=vocabulary), tokenizer
+    prepared = prepare(alone, tokenizer, benchmark_texts=texts, model_vocabulary=vocabulary)
+    assert run.data is not None
+    return prepared, tokenizer, run.data
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> str:
@@ -77,5 +112,16 @@ def _lines(facts: dict[str, Any], indent: str = "") -> str:
         if isinstance(value, dict) and value:
             lines += [f"{indent}{name}:", _lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name}: {'-' if value is None or value == {} else value}")
+            lines.append(f"{indent}{name}: {_plain(value)}")
     return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    """A value as words; lists of places are told with commas, groups of them apart."""
+    if value is None or value in ({}, []):
+        return "-"
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
+    if isinstance(value, list) and all(isinstance(each, list) for each in value):
+        return "; ".join(" = ".join(each) for each in value)
+    return str(value)

@@ -1,21 +1,21 @@
-"""Does a training row hold a held-out task? Overlap of n-grams of normalised words, with numpy alone.
+"""Does a training row hold a held-out task? Overlap of n-grams of words, and functions with the same syntax tree.
 
-Words are identifiers' parts, numbers and operators, lower-cased; space, quotes and comment signs do not
-count, so re-indented or re-wrapped copies are found. A row overlaps a task when it holds at least half of the
-task's 13-grams (of a shorter text: all of it, as one gram), or 50 of them, so that a long prompt without its
-solution is found too. GPT-3 (arXiv 2005.14165, appendix C) takes one hit of 13 words; a share is asked for
-here, since tasks of one generator have phrases in common by design.
+Re-indented and re-wrapped copies have the same words, renamed ones the same tree. A row overlaps a task when it
+holds at least half of the task's 13-grams (of a shorter text: all of it, as one gram), or 50 of them, so that a
+long prompt without its solution is found too. GPT-3 (arXiv 2005.14165, appendix C) takes one hit of 13 words; a
+share is asked for here, since tasks of one generator have phrases in common by design. A row is a copy when a
+function in it is the same as one of a task's own, names aside (`engine.data.functions`).
 """
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from engine.data import functions
+from engine.data.grams import grams, words
 from engine.errors import WishError
 
 NGRAM = 13
@@ -23,7 +23,6 @@ THRESHOLD = 0.5
 ENOUGH = 50
 # Fewer words than this say nothing: `return x` is everywhere.
 _FEWEST = 6
-_WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s#\"']")
 
 Texts = Mapping[str, str] | Sequence[str]
 """Held-out texts, named or not."""
@@ -39,47 +38,77 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """A training row with a function that is a task's own, names aside: which row and task, and its name there."""
+
+    row: str
+    task: str
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What was compared, and what overlaps."""
+    """What was compared, what overlaps, and which functions are copies."""
 
     rows: int
     tasks: int
     overlaps: tuple[Overlap, ...]
+    functions: int = 0
+    references: int = 0
+    copies: tuple[Copy, ...] = ()
+
+    @property
+    def contaminated(self) -> set[str]:
+        """The rows that hold a task, by either sign."""
+        return {overlap.row for overlap in self.overlaps} | {copy.row for copy in self.copies}
 
     @property
     def line(self) -> str:
         """One line for a run's report."""
         return (
             f"compared {self.rows} training rows with {self.tasks} held-out tasks ({NGRAM}-grams of "
-            f"normalised words, overlap from {THRESHOLD:.0%} or {ENOUGH} of a task's): {len(self.overlaps)} overlap"
+            f"normalised words, overlap from {THRESHOLD:.0%} or {ENOUGH} of a task's), and their "
+            f"{self.functions} Python functions with the tasks' {self.references} (normalised syntax trees of "
+            f"{functions.FEWEST_NODES} nodes or more): {len(self.copies)} copies, {len(self.overlaps)} overlap"
         )
+
+    def counts(self) -> dict[str, int]:
+        """The same in numbers, for a run's record."""
+        return {
+            "rows": self.rows,
+            "tasks": self.tasks,
+            "functions": self.functions,
+            "reference_functions": self.references,
+            "overlaps": len(self.overlaps),
+            "function_copies": len(self.copies),
+            "contaminated_rows": len(self.contaminated),
+        }
 
 
 class Index:
     """The n-grams of all held-out tasks, ready to be looked up."""
 
     def __init__(self, texts: Texts) -> None:
-        self._names = (
-            list(texts) if isinstance(texts, Mapping) else [_name(i, t) for i, t in enumerate(texts)]
-        )
-        words = [_words(text) for text in (texts.values() if isinstance(texts, Mapping) else texts)]
-        sizes = [min(len(each), NGRAM) if len(each) >= _FEWEST else 0 for each in words]
-        grams = [_grams(each, size) for each, size in zip(words, sizes, strict=True)]
-        self._totals = np.array([len(each) for each in grams], dtype=np.int64)
+        named = _named(texts)
+        self._names = list(named)
+        held = [words(text) for text in named.values()]
+        sizes = [min(len(each), NGRAM) if len(each) >= _FEWEST else 0 for each in held]
+        found = [grams(each, size) for each, size in zip(held, sizes, strict=True)]
+        self._totals = np.array([len(each) for each in found], dtype=np.int64)
         self._sizes = sorted(set(sizes) - {0})
-        every = np.concatenate([np.empty(0, dtype=np.uint64), *grams])
+        every = np.concatenate([np.empty(0, dtype=np.uint64), *found])
         order = np.argsort(every, kind="stable")
         self._grams = every[order]
-        self._owners = np.repeat(np.arange(len(grams)), self._totals)[order]
+        self._owners = np.repeat(np.arange(len(found)), self._totals)[order]
 
     def __len__(self) -> int:
         return len(self._names)
 
     def find(self, row: str, text: str) -> list[Overlap]:
         """The tasks a training row holds, the largest share first."""
-        words = _words(text)
-        grams = np.concatenate([np.empty(0, dtype=np.uint64), *(_grams(words, size) for size in self._sizes)])
-        first, last = (np.searchsorted(self._grams, grams, side=side) for side in ("left", "right"))
+        said = words(text)
+        found = np.concatenate([np.empty(0, dtype=np.uint64), *(grams(said, size) for size in self._sizes)])
+        first, last = (np.searchsorted(self._grams, found, side=side) for side in ("left", "right"))
         hits = [self._owners[first[at] : last[at]] for at in np.flatnonzero(last > first)]
         if not hits:
             return []
@@ -91,43 +120,35 @@ class Index:
 
 def compare(rows: Iterable[tuple[str, str]], texts: Texts) -> Report:
     """Compare training rows (id, text) with held-out texts."""
-    index = Index(texts)
-    count, overlaps = 0, list[Overlap]()
+    named = _named(texts)
+    index = Index(named)
+    own = {key: task for task, text in named.items() for key in functions.references(text)}
+    count, written, overlaps, copies = 0, 0, list[Overlap](), list[Copy]()
     for row, text in rows:
         count += 1
         overlaps += index.find(row, text)
-    return Report(count, len(index), tuple(overlaps))
+        there = functions.written(text) if own else {}
+        written += len(there)
+        copies += [Copy(row, own[key], name) for key, name in there.items() if key in own]
+    return Report(count, len(index), tuple(overlaps), written, len(own), tuple(copies))
 
 
 def refuse(report: Report) -> None:
     """Stop a run whose training rows hold tasks it will be judged by."""
-    if report.overlaps:
-        rows = {overlap.row for overlap in report.overlaps}
-        shown = "; ".join(f"{o.row} holds {o.share:.0%} of {o.task}" for o in report.overlaps[:3])
-        raise WishError(
-            f"{len(rows)} of {report.rows} training rows overlap held-out tasks ({shown})",
-            "remove those rows, or set `data.decontaminate: false` and read the score as contaminated",
-        )
+    if not report.contaminated:
+        return
+    shown = [f"{o.row} holds {o.share:.0%} of {o.task}" for o in report.overlaps[:3]]
+    told = {overlap.row for overlap in report.overlaps}
+    renamed = [copy for copy in report.copies if copy.row not in told]
+    shown += [f"{c.row} has {c.function}() of {c.task}, names aside" for c in renamed[:3]]
+    raise WishError(
+        f"{len(report.contaminated)} of {report.rows} training rows overlap held-out tasks ({'; '.join(shown)})",
+        "remove those rows, or set `data.decontaminate: false` and read the score as contaminated",
+    )
 
 
-def _name(index: int, text: str) -> str:
-    """A name for a text that came without one: its number and first words."""
-    return f"task {index + 1} ({' '.join(text.split())[:40]!r})"
-
-
-def _words(text: str) -> np.ndarray:
-    """A text's words as 32-bit hashes, in uint64."""
-    return np.array([zlib.crc32(word.encode()) for word in _WORD.findall(text.lower())], dtype=np.uint64)
-
-
-def _grams(words: np.ndarray, size: int) -> np.ndarray:
-    """Distinct hashed n-grams, uint64; none for size 0 or fewer words than that."""
-    count = len(words) - size + 1
-    if size == 0 or count < 1:
-        return np.empty(0, dtype=np.uint64)
-    hashed = np.full(count, size, dtype=np.uint64)
-    # Products wrap around by intent: this is a hash.
-    for shift in range(size):
-        hashed = hashed * np.uint64(0x9E3779B97F4A7C15) + words[shift : shift + count]
-        hashed ^= hashed >> np.uint64(29)
-    return np.unique(hashed)
+def _named(texts: Texts) -> Mapping[str, str]:
+    """The texts by name; one that came without is called by its number and first words."""
+    if isinstance(texts, Mapping):
+        return texts
+    return {f"task {at} ({' '.join(text.split())[:40]!r})": text for at, text in enumerate(texts, start=1)}

@@ -63,7 +63,7 @@ def prepare(
     apply_template(tokenizer, run)
     encoder = Encoder(tokenizer, mask_prompt=data.mask_prompt)
     read = _read_all(run, has_template=bool(tokenizer.chat_template))
-    contamination = _decontaminated(read, data, benchmark_texts)
+    contamination, compared = _decontaminated(read, data, benchmark_texts)
     train, counts = _encode(
         [each.splits["train"] for each in read[: len(data.train)]], encoder, run, tokenizer
     )
@@ -86,6 +86,7 @@ def prepare(
         "fim": next((part.infill.tokens.family for part in train if part.infill), None),
         **facts_of.ending_facts(tokenizer),
         "decontamination": contamination,
+        "decontamination_counts": compared,
     }
     return Prepared(loader, validation, facts, tuple(train))
 
@@ -174,13 +175,15 @@ def _encode(
     return corpora, counts
 
 
-def _decontaminated(read: Sequence[_Read], data: Data, texts: decontaminate.Texts | None) -> str:
-    """Compare the training rows with held-out tasks; the line for the report."""
+def _decontaminated(
+    read: Sequence[_Read], data: Data, texts: decontaminate.Texts | None
+) -> tuple[str, dict[str, int] | None]:
+    """Compare the training rows with held-out tasks; the line for the report, and its numbers."""
     if not data.decontaminate:
-        return "off: no training row was compared with any benchmark"
+        return "off: no training row was compared with any benchmark", None
     if not texts:
-        return "no held-out task was given to compare with"
+        return "no held-out task was given to compare with", None
     rows = ((sample.id, sample.text) for sample in _of_split(read, "train"))
     report = decontaminate.compare(rows, texts)
     decontaminate.refuse(report)
-    return report.line
+    return report.line, report.counts()
