@@ -16,10 +16,10 @@ from engine.config import Track
 from engine.errors import WishError
 from engine.evaluate import Court, Settings, evaluate
 from engine.evaluate.benchmarks import humaneval
-from engine.evaluate.charts import Series, line_chart, running_mean, thin, ticks
-from engine.evaluate.commands import report as report_command
-from engine.evaluate.highlight import highlight
-from engine.evaluate.stages import entries, gather
+from engine.evaluate.report.charts import Series, line_chart, running_mean, thin, ticks
+from engine.evaluate.report.commands import report as report_command
+from engine.evaluate.report.highlight import highlight
+from engine.evaluate.report.stages import entries, gather
 from engine.generate import Generation, Request
 from engine.sandbox import Limits
 from engine.track import Tracker

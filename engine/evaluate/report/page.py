@@ -13,14 +13,12 @@ import jinja2
 from markupsafe import Markup
 
 from engine import protocol
-from engine.evaluate.charts import Series, line_chart
-from engine.evaluate.highlight import highlight, visible
-from engine.evaluate.stages import COLOURS, Entry, Stage, entries, gather
+from engine.evaluate.report.charts import Series, line_chart
+from engine.evaluate.report.highlight import highlight, visible
+from engine.evaluate.report.stages import COLOURS, Entry, Stage, entries
 from engine.sandbox import VERDICTS
 
-__all__ = ["gather", "summarise", "write"]
-
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "assets"
 PROGRAMS = 12
 """Tasks shown side by side."""
 OPEN_PROGRAMS = 3

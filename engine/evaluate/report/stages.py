@@ -14,7 +14,7 @@ import yaml
 from engine import protocol
 from engine.errors import WishError
 from engine.evaluate import journal
-from engine.evaluate.charts import Point
+from engine.evaluate.report.charts import Point
 from engine.evaluate.results import RESULTS, SUMMARY, TASKS
 
 COLOURS = 6
