@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -53,7 +57,7 @@ class Page(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text += data
 
 
@@ -141,9 +145,9 @@ def test_page_shows_models_curves_bars_failures_programs_and_settings(
         "configs/tiny/base",
     ):
         assert text in page.text
-    assert page.tags.count("svg") == 2
-    assert page.tags.count("polyline") >= 2 * 3 + 2
-    assert page.tags.count("polygon") == 2
+    assert page.tags.count("svg") == 3
+    assert page.tags.count("polyline") >= 2 * 3 + 2 + 3
+    assert page.tags.count("polygon") == 2 + 3
     assert page.tags.count("details") == 5
     # Nothing but the hostile answers' own text: shown whole, as text.
     assert "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>" in page.text
@@ -154,15 +158,60 @@ def test_page_shows_models_curves_bars_failures_programs_and_settings(
 def test_page_is_self_contained_and_inert(runs: list[Path], tmp_path: Path) -> None:
     html = make(runs, tmp_path)
     page = Page(html)
-    assert not {"script", "img", "link", "iframe", "object", "embed", "base", "form", "a"} & set(page.tags)
-    assert not {
-        name for name, _ in page.attributes if name in ("src", "href", "srcset") or name.startswith("on")
-    }
+    assert not {"img", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert not {name for name, _ in page.attributes if name in ("src", "srcset") or name.startswith("on")}
+    links = [value or "" for name, value in page.attributes if name == "href"]
+    assert len(links) == 5 * 3 and all(re.fullmatch(r"#program-\d+\.\d+", link) for link in links)
     assert "url(" not in html and "@import" not in html
     policy = [
         value for name, value in page.attributes if name == "content" and value and "default-src" in value
     ]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
+    script = re.findall(r"<script>(.*?)</script>", html, re.S)
+    assert len(script) == 1
+    hashed = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert policy[0].startswith(
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'; "
+    )
+    assert "trusted-types 'none'" in policy[0]
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(", script[0])
+    assert page.tags.count("script") == 1 + 5
+
+
+def test_page_holds_every_program_packed(runs: list[Path], tmp_path: Path) -> None:
+    html = make(runs, tmp_path)
+    packed = re.findall(r'<script type="text/plain" id="programs-\d+">([A-Za-z0-9+/=]+)</script>', html)
+    tasks = [json.loads(zlib.decompress(base64.b64decode(text))) for text in packed]
+    assert [[len(lines) for lines in task["runs"]] for task in tasks] == [[2, 2, 2]] * 5
+    assert tasks[4]["runs"][0][1]["completion"] == HOSTILE and tasks[4]["reference"]
+    assert tasks[4]["runs"][0][1]["verdict"] == "runtime_error"
+    assert 'aria-label="Small/0, base: 2 of 2 passed"' in html
+    assert 'aria-label="Small/4, qlora: 0 of 2 passed"' in html
+
+
+def test_folders_of_score_and_of_evaluations_are_taken(runs: list[Path], tmp_path: Path) -> None:
+    scored = tmp_path / "scored"
+    scored.mkdir()
+    lines = [
+        {
+            "task_id": f"T/{n}",
+            "sample": s,
+            "verdict": "passed" if s < n else "wrong",
+            "detail": "",
+            "stderr": "no",
+        }
+        for n in range(3)
+        for s in range(2)
+    ]
+    (scored / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evaluation = runs[0] / "evaluations" / "humaneval-test"
+    page = Page(make([scored, evaluation], tmp_path, "--summary", str(tmp_path / "summary.json")))
+    assert (
+        "no summary.json" in page.text and "holds no programs" in page.text and "no tasks.jsonl" in page.text
+    )
+    assert "zero2" in page.text  # the evaluation's run is told too
+    stages = json.loads((tmp_path / "summary.json").read_text())["stages"]
+    assert [stage["pass@1"] for stage in stages] == [0.5, 0.8]
+    assert [stage["stage"] for stage in stages] == ["scored", "humaneval-test"]
 
 
 def test_hostile_names_are_text_too(runs: list[Path], tmp_path: Path) -> None:
@@ -175,7 +224,8 @@ def test_hostile_names_are_text_too(runs: list[Path], tmp_path: Path) -> None:
     results = run / "evaluations" / "humaneval-test" / "results.jsonl"
     results.write_text(results.read_text().replace("Small/4", '\\"><script>'))
     page = Page(make([run], tmp_path))
-    assert "script" not in page.tags and "b" not in page.tags[page.tags.index("section") :]
+    assert page.tags.count("script") == 1 + 6
+    assert not {name for name, _ in page.attributes if name.startswith("on")}
     assert "<b onmouseover=alert(1)>" in page.text
 
 
