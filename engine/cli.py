@@ -27,6 +27,7 @@ ROOMS = {
     "score": "engine.evaluate.commands",
     "benchmark": "engine.evaluate.commands",
     "report": "engine.evaluate.report.commands",
+    "card": "engine.evaluate.report.commands",
     "data": "engine.data.commands",
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from huggingface_hub import ModelCard
 
 from engine import protocol
 from engine.config import Track
@@ -21,6 +22,7 @@ from engine.errors import WishError
 from engine.evaluate import Court, Settings, evaluate
 from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.report.charts import Series, line_chart, running_mean, thin, ticks
+from engine.evaluate.report.commands import card as card_command
 from engine.evaluate.report.commands import report as report_command
 from engine.evaluate.report.highlight import highlight
 from engine.evaluate.report.stages import entries, gather
@@ -309,3 +311,38 @@ def test_highlight_keeps_every_character() -> None:
     page = Page(f"<pre>{highlight(source)}</pre>")
     assert page.text == source
     assert {value for name, value in page.attributes} == {"k", "d", "s", "n", "c"}
+
+
+def test_markdown_holds_scores_and_hostile_names_as_text(runs: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "<b>|x"
+    runs[1].rename(run)
+    make([runs[0], run], tmp_path, "--markdown", str(tmp_path / "report.md"))
+    text = (tmp_path / "report.md").read_text()
+    assert "| full | humaneval | 5 | 80.0% (" in text and "| runtime_error |" in text
+    assert "&#60;b&#62;&#124;x" in text and "<b>" not in text
+
+
+def test_card_says_what_the_run_says(runs: list[Path], tmp_path: Path) -> None:
+    run = runs[1]
+    wish = {"model": {"path": "some/coder"}, "data": {"train": [{"path": "rows.jsonl"}]}, "seed": 3}
+    (run / "run.yaml").write_text(json.dumps(wish))
+    words = [str(run), "--out", str(tmp_path / "README.md")]
+    with pytest.raises(WishError, match="neither model/ nor adapter/"):
+        CliRunner().invoke(card_command, words, catch_exceptions=False)
+    (run / "adapter").mkdir()
+    result = CliRunner().invoke(card_command, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    data = ModelCard((tmp_path / "README.md").read_text()).data
+    assert (data.base_model, data.library_name, data.license) == ("some/coder", "peft", None)
+    assert data.eval_results is not None
+    assert [(one.metric_type, one.metric_value, one.dataset_type) for one in data.eval_results] == [
+        ("pass@1", 0.6, "humaneval"),
+        ("pass@2", 0.6, "humaneval"),
+    ]
+    text = (tmp_path / "README.md").read_text()
+    assert "| strategy | zero3 |" in text and "| training data | rows.jsonl |" in text and "None" not in text
+    CliRunner().invoke(card_command, [*words, "--license", "mit"], catch_exceptions=False)
+    assert "license: mit" in (tmp_path / "README.md").read_text()
+    shutil.rmtree(run / "evaluations")
+    with pytest.raises(WishError, match="no finished evaluation of its result"):
+        CliRunner().invoke(card_command, words, catch_exceptions=False)
