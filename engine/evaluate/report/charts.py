@@ -108,7 +108,7 @@ def _grid(frame: Frame, y_ticks: Sequence[float], percent: bool) -> Markup:
 def _across(frame: Frame, name: str, marks: Sequence[tuple[float, str]]) -> Markup:
     values = [value for value in ticks(frame.x_low, frame.x_high, 5) if frame.x_low <= value <= frame.x_high]
     shown = marks or [(value, f"{value:g}") for value in values]
-    marks = [
+    texts = [
         Markup('<text class="tick" x="{x}" y="{y}" text-anchor="middle">{text}</text>').format(
             x=frame.x(value), y=HEIGHT - BOTTOM + 18, text=text
         )
@@ -117,7 +117,7 @@ def _across(frame: Frame, name: str, marks: Sequence[tuple[float, str]]) -> Mark
     title = Markup('<text class="axis" x="{x}" y="{y}" text-anchor="middle">{text}</text>').format(
         x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 5, text=name
     )
-    return Markup("").join([*marks, title])
+    return Markup("").join([*texts, title])
 
 
 def _line(frame: Frame, line: Series, percent: bool, across: str, marks: Mapping[float, str]) -> Markup:
