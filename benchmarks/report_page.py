@@ -25,7 +25,6 @@ from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.report import gather, write
 from engine.evaluate.results import write_lines
 from engine.evaluate.rows import from_file
-from engine.generate.extract import cut
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 5
@@ -69,7 +68,7 @@ def evaluation(folder: Path, samples: str, data: str) -> int:
                     "stderr": ""
                     if passed
                     else "Traceback (most recent call last):\n" + "  File 'program.py'\n" * 8,
-                    "completion": cut(completion, humaneval.STOP),
+                    "completion": completion,
                 }
             )
     write_lines(folder / "results.jsonl", lines)
