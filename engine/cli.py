@@ -26,7 +26,8 @@ ROOMS = {
     "sandbox": "engine.sandbox.commands",
     "score": "engine.evaluate.commands",
     "benchmark": "engine.evaluate.commands",
-    "report": "engine.evaluate.commands",
+    "report": "engine.evaluate.report.commands",
+    "card": "engine.evaluate.report.commands",
     "data": "engine.data.commands",
 }
 

@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": ("Sample a benchmark's tasks, run the answers, report pass@k.", "launch.verbs:evaluate"),
     "score": ("Score samples that exist already, in the field's JSONL format.", ""),
     "report": ("Write one self-contained HTML page about runs and evaluations.", ""),
+    "card": ("Write the model card of a run from its facts and results.", ""),
     "benchmark": ("List benchmarks, show and export their tasks.", ""),
     "sandbox": ("Run programs in the sandbox, or see what this machine grants and speaks.", ""),
     "data": ("Look at the rows, tokens and masks a run would train on.", ""),

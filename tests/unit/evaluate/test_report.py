@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from huggingface_hub import ModelCard
 
 from engine import protocol
 from engine.config import Track
 from engine.errors import WishError
 from engine.evaluate import Court, Settings, evaluate
 from engine.evaluate.benchmarks import humaneval
-from engine.evaluate.charts import Series, line_chart, running_mean, thin, ticks
-from engine.evaluate.commands import report as report_command
-from engine.evaluate.highlight import highlight
-from engine.evaluate.stages import entries, gather
+from engine.evaluate.report.charts import Series, line_chart, running_mean, thin, ticks
+from engine.evaluate.report.commands import card as card_command
+from engine.evaluate.report.commands import report as report_command
+from engine.evaluate.report.highlight import highlight
+from engine.evaluate.report.stages import entries, gather
 from engine.generate import Generation, Request
 from engine.sandbox import Limits
 from engine.track import Tracker
@@ -53,7 +59,7 @@ class Page(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text += data
 
 
@@ -141,9 +147,9 @@ def test_page_shows_models_curves_bars_failures_programs_and_settings(
         "configs/tiny/base",
     ):
         assert text in page.text
-    assert page.tags.count("svg") == 2
-    assert page.tags.count("polyline") >= 2 * 3 + 2
-    assert page.tags.count("polygon") == 2
+    assert page.tags.count("svg") == 3
+    assert page.tags.count("polyline") >= 2 * 3 + 2 + 3
+    assert page.tags.count("polygon") == 2 + 3
     assert page.tags.count("details") == 5
     # Nothing but the hostile answers' own text: shown whole, as text.
     assert "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>" in page.text
@@ -154,15 +160,60 @@ def test_page_shows_models_curves_bars_failures_programs_and_settings(
 def test_page_is_self_contained_and_inert(runs: list[Path], tmp_path: Path) -> None:
     html = make(runs, tmp_path)
     page = Page(html)
-    assert not {"script", "img", "link", "iframe", "object", "embed", "base", "form", "a"} & set(page.tags)
-    assert not {
-        name for name, _ in page.attributes if name in ("src", "href", "srcset") or name.startswith("on")
-    }
+    assert not {"img", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert not {name for name, _ in page.attributes if name in ("src", "srcset") or name.startswith("on")}
+    links = [value or "" for name, value in page.attributes if name == "href"]
+    assert len(links) == 5 * 3 and all(re.fullmatch(r"#program-\d+\.\d+", link) for link in links)
     assert "url(" not in html and "@import" not in html
     policy = [
         value for name, value in page.attributes if name == "content" and value and "default-src" in value
     ]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
+    script = re.findall(r"<script>(.*?)</script>", html, re.S)
+    assert len(script) == 1
+    hashed = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert policy[0].startswith(
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'; "
+    )
+    assert "trusted-types 'none'" in policy[0]
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(", script[0])
+    assert page.tags.count("script") == 1 + 5
+
+
+def test_page_holds_every_program_packed(runs: list[Path], tmp_path: Path) -> None:
+    html = make(runs, tmp_path)
+    packed = re.findall(r'<script type="text/plain" id="programs-\d+">([A-Za-z0-9+/=]+)</script>', html)
+    tasks = [json.loads(zlib.decompress(base64.b64decode(text))) for text in packed]
+    assert [[len(lines) for lines in task["runs"]] for task in tasks] == [[2, 2, 2]] * 5
+    assert tasks[4]["runs"][0][1]["completion"] == HOSTILE and tasks[4]["reference"]
+    assert tasks[4]["runs"][0][1]["verdict"] == "runtime_error"
+    assert 'aria-label="Small/0, base: 2 of 2 passed"' in html
+    assert 'aria-label="Small/4, qlora: 0 of 2 passed"' in html
+
+
+def test_folders_of_score_and_of_evaluations_are_taken(runs: list[Path], tmp_path: Path) -> None:
+    scored = tmp_path / "scored"
+    scored.mkdir()
+    lines = [
+        {
+            "task_id": f"T/{n}",
+            "sample": s,
+            "verdict": "passed" if s < n else "wrong",
+            "detail": "",
+            "stderr": "no",
+        }
+        for n in range(3)
+        for s in range(2)
+    ]
+    (scored / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evaluation = runs[0] / "evaluations" / "humaneval-test"
+    page = Page(make([scored, evaluation], tmp_path, "--summary", str(tmp_path / "summary.json")))
+    assert (
+        "no summary.json" in page.text and "holds no programs" in page.text and "no tasks.jsonl" in page.text
+    )
+    assert "zero2" in page.text  # the evaluation's run is told too
+    stages = json.loads((tmp_path / "summary.json").read_text())["stages"]
+    assert [stage["pass@1"] for stage in stages] == [0.5, 0.8]
+    assert [stage["stage"] for stage in stages] == ["scored", "humaneval-test"]
 
 
 def test_hostile_names_are_text_too(runs: list[Path], tmp_path: Path) -> None:
@@ -175,7 +226,8 @@ def test_hostile_names_are_text_too(runs: list[Path], tmp_path: Path) -> None:
     results = run / "evaluations" / "humaneval-test" / "results.jsonl"
     results.write_text(results.read_text().replace("Small/4", '\\"><script>'))
     page = Page(make([run], tmp_path))
-    assert "script" not in page.tags and "b" not in page.tags[page.tags.index("section") :]
+    assert page.tags.count("script") == 1 + 6
+    assert not {name for name, _ in page.attributes if name.startswith("on")}
     assert "<b onmouseover=alert(1)>" in page.text
 
 
@@ -259,3 +311,38 @@ def test_highlight_keeps_every_character() -> None:
     page = Page(f"<pre>{highlight(source)}</pre>")
     assert page.text == source
     assert {value for name, value in page.attributes} == {"k", "d", "s", "n", "c"}
+
+
+def test_markdown_holds_scores_and_hostile_names_as_text(runs: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "<b>|x"
+    runs[1].rename(run)
+    make([runs[0], run], tmp_path, "--markdown", str(tmp_path / "report.md"))
+    text = (tmp_path / "report.md").read_text()
+    assert "| full | humaneval | 5 | 80.0% (" in text and "| runtime_error |" in text
+    assert "&#60;b&#62;&#124;x" in text and "<b>" not in text
+
+
+def test_card_says_what_the_run_says(runs: list[Path], tmp_path: Path) -> None:
+    run = runs[1]
+    wish = {"model": {"path": "some/coder"}, "data": {"train": [{"path": "rows.jsonl"}]}, "seed": 3}
+    (run / "run.yaml").write_text(json.dumps(wish))
+    words = [str(run), "--out", str(tmp_path / "README.md")]
+    with pytest.raises(WishError, match="neither model/ nor adapter/"):
+        CliRunner().invoke(card_command, words, catch_exceptions=False)
+    (run / "adapter").mkdir()
+    result = CliRunner().invoke(card_command, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    data = ModelCard((tmp_path / "README.md").read_text()).data
+    assert (data.base_model, data.library_name, data.license) == ("some/coder", "peft", None)
+    assert data.eval_results is not None
+    assert [(one.metric_type, one.metric_value, one.dataset_type) for one in data.eval_results] == [
+        ("pass@1", 0.6, "humaneval"),
+        ("pass@2", 0.6, "humaneval"),
+    ]
+    text = (tmp_path / "README.md").read_text()
+    assert "| strategy | zero3 |" in text and "| training data | rows.jsonl |" in text and "None" not in text
+    CliRunner().invoke(card_command, [*words, "--license", "mit"], catch_exceptions=False)
+    assert "license: mit" in (tmp_path / "README.md").read_text()
+    shutil.rmtree(run / "evaluations")
+    with pytest.raises(WishError, match="no finished evaluation of its result"):
+        CliRunner().invoke(card_command, words, catch_exceptions=False)

@@ -1,7 +1,10 @@
-"""The report: one page, without script or network, of run folders side by side."""
+"""The report: one page, without network, of run folders side by side."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +16,13 @@ import jinja2
 from markupsafe import Markup
 
 from engine import protocol
-from engine.evaluate.charts import Series, line_chart
-from engine.evaluate.highlight import highlight, visible
-from engine.evaluate.stages import COLOURS, Entry, Stage, entries, gather
+from engine.evaluate.report.charts import Series, line_chart
+from engine.evaluate.report.highlight import highlight, visible
+from engine.evaluate.report.programs import task_rows
+from engine.evaluate.report.stages import COLOURS, Entry, Stage, entries
 from engine.sandbox import VERDICTS
 
-__all__ = ["gather", "summarise", "write"]
-
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "assets"
 PROGRAMS = 12
 """Tasks shown side by side."""
 OPEN_PROGRAMS = 3
@@ -50,9 +52,15 @@ def write(stages: Sequence[Stage], out: Path, *, title: str = "Temper report") -
     )
     environment.filters |= {"percent": _percent, "duration": _duration}
     models = entries(stages)
+    # The policy names the one script that may run by its hash; the text between its tags must be these bytes.
+    script = (PAGE / "viewer.js").read_text(encoding="utf-8")
     html = environment.get_template("report.html").render(
         title=title,
         style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        rows=task_rows(models),
+        curves=_curves(models),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         models=models,
         stages=stages,
@@ -90,10 +98,10 @@ def summarise(stages: Sequence[Stage], out: Path) -> None:
                 "pass_at_k": summary["pass_at_k"],
                 "groups": summary["groups"],
                 "verdicts": summary["verdicts"],
-                "isolation": summary["isolation"],
+                "isolation": summary.get("isolation"),
                 "seconds": {
                     "training": entry.stage.training_seconds if entry.trained else None,
-                    **summary["seconds"],
+                    **summary.get("seconds", {}),
                 },
             }
         )
@@ -136,6 +144,20 @@ def _charts(stages: Sequence[Stage], models: Sequence[Entry]) -> Iterator[tuple[
         yield f"{name} in the loop", text, line_chart(curves, label=f"{name} by step", percent=True)
 
 
+def _curves(models: Sequence[Entry]) -> Markup:
+    """pass@k by k, on a scale where each doubling of k is one step; empty with one k alone."""
+    series = []
+    for model in models:
+        found = [(math.log2(int(k)), model.pass_at(k)) for k in _ks([model]) if model.pass_at(k)]
+        points = [(x, estimate["value"]) for x, estimate in found]
+        band = [(x, estimate["low"], estimate["high"]) for x, estimate in found]
+        series.append(Series(model.label, points, model.colour, markers=True, band=band))
+    if max((len(line.points) for line in series), default=0) < 2:
+        return Markup("")
+    marks = [(math.log2(int(k)), k) for k in _ks(models)]
+    return line_chart(series, label="pass@k by k", across="k", percent=True, marks=marks)
+
+
 def _settings(models: Sequence[Entry]) -> list[tuple[str, list[str]]]:
     """Rows of the table of settings in force: a name, and its value for each model."""
     rows: dict[str, list[str]] = {}
@@ -148,7 +170,8 @@ def _settings(models: Sequence[Entry]) -> list[tuple[str, list[str]]]:
 
 def _in_force(model: Entry) -> Iterator[tuple[str, Any]]:
     run, facts, summary = model.stage.run, model.stage.facts, model.judged.summary
-    yield "model", run.get("model", {}).get("path") or summary["settings"].get("model")
+    settings = summary.get("settings", {})
+    yield "model", run.get("model", {}).get("path") or settings.get("model")
     if model.trained:
         train = run.get("train", {})
         for name in ("strategy", "world_size", "precision", "adapter", "device", "attention"):
@@ -162,12 +185,18 @@ def _in_force(model: Entry) -> Iterator[tuple[str, Any]]:
         yield "training rows", data.get("train", {}).get("rows")
         yield "trained tokens an epoch", data.get("train", {}).get("trained_tokens")
         yield "decontamination", data.get("decontamination")
-    settings = summary["settings"]
     for name in ("temperature", "top_p", "samples", "max_new_tokens", "chat"):
         yield name.replace("_", " "), settings.get(name)
-    yield "benchmark", f"{summary['benchmark']} {summary['benchmark_sha256'][:12]}"
-    yield "extraction version", summary["extract_version"]
-    yield "isolation", summary["isolation"]
+    court = settings.get("court") or {}
+    for name, value in (court.get("limits") or {}).items():
+        yield f"limit: {name.replace('_', ' ')}", value
+    yield "sandbox mode", court.get("mode")
+    yield "isolation", summary.get("isolation")
+    yield "extraction version", summary.get("extract_version")
+    yield "benchmark", summary["benchmark"]
+    yield "benchmark sha256", summary.get("benchmark_sha256")
+    for name, value in (model.judged.hashes or {}).items():
+        yield f"{name} sha256", value
     if model.trained:
         for name, version in facts.get("versions", {}).items():
             yield name, version
@@ -187,7 +216,8 @@ def _shown(models: Sequence[Entry]) -> list[Shown]:
     by_kind: dict[tuple[bool, str], list[str]] = {}
     for name, task in tasks.items():
         verdicts = [model.judged.results.get((name, 0), {}).get("verdict") for model in models]
-        if None not in verdicts or len(models) == 1:
+        told = all("completion" in model.judged.results.get((name, 0), {}) for model in models)
+        if told:
             gained = verdicts[0] != "passed" and "passed" in verdicts[1:]
             by_kind.setdefault((not gained, task["group"]), []).append(name)
     chosen: list[str] = []

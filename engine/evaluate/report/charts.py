@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -50,7 +50,12 @@ class Frame:
 
 
 def line_chart(
-    series: Sequence[Series], *, label: str, across: str = "step", percent: bool = False
+    series: Sequence[Series],
+    *,
+    label: str,
+    across: str = "step",
+    percent: bool = False,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> Markup:
     """A chart of some lines over one axis; empty where there is nothing to draw.
 
@@ -58,6 +63,7 @@ def line_chart(
         label: what the chart shows, read out by screen readers.
         across: name of the x axis.
         percent: the values are shares, drawn from 0 to 100 %.
+        marks: (x, text) below the x axis, in place of round numbers.
     """
     lines = [line for line in series if line.points]
     if not lines:
@@ -67,8 +73,8 @@ def line_chart(
     y_ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if percent else ticks(min(ys), max(ys), 5)
     x_high = max(xs) if max(xs) > min(xs) else min(xs) + 1
     frame = Frame(min(xs), x_high, y_ticks[0], y_ticks[-1])
-    parts = [_grid(frame, y_ticks, percent), _across(frame, across)]
-    parts += [_line(frame, line, percent) for line in lines]
+    parts = [_grid(frame, y_ticks, percent), _across(frame, across, marks)]
+    parts += [_line(frame, line, percent, across, dict(marks)) for line in lines]
     return Markup(
         '<svg viewBox="0 0 {w} {h}" role="img" aria-label="{label}" class="chart">{body}</svg>'
     ).format(w=WIDTH, h=HEIGHT, label=label, body=Markup("").join(parts))
@@ -99,21 +105,22 @@ def _grid(frame: Frame, y_ticks: Sequence[float], percent: bool) -> Markup:
     return Markup("").join(parts)
 
 
-def _across(frame: Frame, name: str) -> Markup:
+def _across(frame: Frame, name: str, marks: Sequence[tuple[float, str]]) -> Markup:
     values = [value for value in ticks(frame.x_low, frame.x_high, 5) if frame.x_low <= value <= frame.x_high]
-    marks = [
+    shown = marks or [(value, f"{value:g}") for value in values]
+    texts = [
         Markup('<text class="tick" x="{x}" y="{y}" text-anchor="middle">{text}</text>').format(
-            x=frame.x(value), y=HEIGHT - BOTTOM + 18, text=f"{value:g}"
+            x=frame.x(value), y=HEIGHT - BOTTOM + 18, text=text
         )
-        for value in values
+        for value, text in shown
     ]
     title = Markup('<text class="axis" x="{x}" y="{y}" text-anchor="middle">{text}</text>').format(
         x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 5, text=name
     )
-    return Markup("").join([*marks, title])
+    return Markup("").join([*texts, title])
 
 
-def _line(frame: Frame, line: Series, percent: bool) -> Markup:
+def _line(frame: Frame, line: Series, percent: bool, across: str, marks: Mapping[float, str]) -> Markup:
     points = thin(line.points)
     parts = []
     if line.band:
@@ -135,7 +142,12 @@ def _line(frame: Frame, line: Series, percent: bool) -> Markup:
             parts.append(
                 Markup(
                     '<circle class="dot c{c}" cx="{x}" cy="{y}" r="3.5"><title>{t}</title></circle>'
-                ).format(c=line.colour, x=frame.x(x), y=frame.y(y), t=f"{line.name}, step {x:g}: {value}")
+                ).format(
+                    c=line.colour,
+                    x=frame.x(x),
+                    y=frame.y(y),
+                    t=f"{line.name}, {across} {marks.get(x, f'{x:g}')}: {value}",
+                )
             )
     return Markup("").join(parts)
 

@@ -17,13 +17,15 @@ _TOKEN = re.compile(
       | (?P<rest>\s+|.)""",
     re.X | re.S,
 )
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _KEYWORDS = frozenset(keyword.kwlist)
 MOST_CHARACTERS = 6000
 
 
 def visible(text: str) -> str:
-    """The text with control characters and lone surrogates, which HTML cannot hold, as replacement characters."""
+    """The text with control characters, turned text and lone surrogates as replacement characters."""
     return _UNPRINTABLE.sub("\ufffd", text)
 
 

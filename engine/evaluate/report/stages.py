@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,12 @@ import yaml
 from engine import protocol
 from engine.errors import WishError
 from engine.evaluate import journal
-from engine.evaluate.charts import Point
-from engine.evaluate.results import RESULTS, SUMMARY, TASKS
+from engine.evaluate.report.charts import Point
+from engine.evaluate.report.judged import BASE, Judged, is_evaluation, read_judged, read_object
+from engine.evaluate.results import SUMMARY
 
 COLOURS = 6
 """Colours of the style sheet; a seventh model has the first one's again."""
-BASE = "-base"
-"""Ending of the name of an evaluation that judged the model a run started from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One evaluation, as its folder tells it."""
-
-    name: str
-    summary: dict[str, Any]
-    tasks: dict[str, dict[str, Any]]
-    results: dict[tuple[str, int], dict[str, Any]]
-
-    @property
-    def of_start(self) -> bool:
-        """Whether the model the run started from was judged."""
-        return self.name.endswith(BASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +63,7 @@ class Stage:
 
 
 def gather(folders: Sequence[Path]) -> list[Stage]:
-    """Read run folders.
+    """Read run folders, evaluation folders, and what `temper score --out` wrote.
 
     Raises:
         WishError: there is nothing of a run in one, or one of its files is damaged.
@@ -94,51 +77,45 @@ def gather(folders: Sequence[Path]) -> list[Stage]:
 
 
 def _gather(folder: Path, name: str) -> Stage:
-    """Read a run folder.
+    """Read a run folder, or an evaluation with what its run tells of it.
 
     Raises:
         WishError: there is nothing of a run in it, or one of its files is damaged.
     """
+    alone = is_evaluation(folder)
+    home = _home(folder) if alone else folder
     try:
         stage = Stage(
             folder=folder,
             name=name,
-            run=_yaml(folder / protocol.RUN),
-            facts=_json(folder / protocol.FACTS),
-            metrics=list(journal.read(folder / protocol.METRICS)),
-            outcome=_json(folder / protocol.OUTCOME),
-            judged=[_judged(path.parent) for path in _summaries(folder / protocol.EVALUATIONS)],
+            run=_yaml(home / protocol.RUN),
+            facts=read_object(home / protocol.FACTS),
+            metrics=list(journal.read(home / protocol.METRICS)),
+            outcome=read_object(home / protocol.OUTCOME),
+            judged=[
+                read_judged(place)
+                for place in ([folder] if alone else _evaluations(folder / protocol.EVALUATIONS))
+            ],
         )
-    except (ValueError, KeyError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise WishError(f"{folder} holds a damaged file ({error})", "run its last step again") from error
     if not (stage.metrics or stage.judged):
         raise WishError(
             f"{folder} holds neither {protocol.METRICS} nor a finished evaluation",
-            "name a run folder, after `temper train` or `temper evaluate`",
+            "name a run folder, after `temper train` or `temper evaluate`, or what `temper score --out` wrote",
         )
     return stage
 
 
-def _summaries(folder: Path) -> Iterator[Path]:
+def _evaluations(folder: Path) -> list[Path]:
     """Finished evaluations besides those of the loop: first of the starting point, then by name."""
-    found = folder.glob(f"*/{SUMMARY}")
-    yield from sorted(found, key=lambda path: (not path.parent.name.endswith(BASE), path.parent.name))
+    found = [path.parent for path in folder.glob(f"*/{SUMMARY}")]
+    return sorted(found, key=lambda path: (not path.name.endswith(BASE), path.name))
 
 
-def _judged(folder: Path) -> Judged:
-    return Judged(
-        name=folder.name,
-        summary=_json(folder / SUMMARY),
-        tasks={task["task_id"]: task for task in journal.read(folder / TASKS)},
-        results={(line["task_id"], line["sample"]): line for line in journal.read(folder / RESULTS)},
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return value
+def _home(evaluation: Path) -> Path:
+    """The run folder an evaluation belongs to, or else the evaluation itself."""
+    return evaluation.parent.parent if evaluation.parent.name == protocol.EVALUATIONS else evaluation
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""The report as Markdown: scores, verdicts and what is missing, for a pull request or a notebook."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from engine.evaluate.report.stages import Entry, Stage, entries
+from engine.sandbox import VERDICTS
+
+_MEANS_SOMETHING = re.compile(r"[\\`*<>\[\]|&#]")
+
+
+def write_markdown(stages: Sequence[Stage], out: Path, *, title: str = "Temper report") -> None:
+    """Write the figures of some runs as Markdown tables."""
+    models = entries(stages)
+    parts = [f"# {plain(title)}", *score_table(models)]
+    parts += [
+        f"{plain(model.label)}: {plain('; '.join(model.judged.missing))}."
+        for model in models
+        if model.judged.missing
+    ]
+    if models:
+        parts += ["## How programs ended", *_verdicts(models)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n\n".join(parts) + "\n", encoding="utf-8", errors="replace")
+
+
+def score_table(models: Sequence[Entry]) -> list[str]:
+    """pass@k of each model with its 95 % interval: a sentence and a table."""
+    if not models:
+        return ["No evaluation has finished yet."]
+    ks = sorted({k for model in models for k in model.judged.summary["pass_at_k"]}, key=int)
+    head = ["model", "benchmark", "tasks", *(f"pass@{k}" for k in ks)]
+    rows = [
+        [
+            model.label,
+            model.judged.summary["benchmark"],
+            str(model.judged.summary["tasks"]),
+            *(_estimate(model, k) for k in ks),
+        ]
+        for model in models
+    ]
+    return ["Unbiased pass@k by execution; in brackets the 95 % interval over tasks.", table(head, rows)]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of plain texts."""
+    lines = [head, ["---"] * len(head), *([plain(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plain(text: str) -> str:
+    """Text on one line that Markdown and HTML take as text."""
+    return _MEANS_SOMETHING.sub(lambda found: f"&#{ord(found.group())};", " ".join(str(text).split()))
+
+
+def _estimate(model: Entry, k: str) -> str:
+    found = model.pass_at(k)
+    if not found:
+        return "undefined"
+    return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
+
+
+def _verdicts(models: Sequence[Entry]) -> list[str]:
+    counts = [model.judged.summary["verdicts"] for model in models]
+    seen = [name for name in VERDICTS if any(part.get(name) for part in counts)]
+    rows = [[name, *(f"{part.get(name, 0):,}" for part in counts)] for name in seen]
+    return [table(["verdict", *(plain(model.label) for model in models)], rows)]
