@@ -26,6 +26,7 @@ class _Asked:
     entry_point: str
     stop: tuple[str, ...] = _NO_STOPS
     suffix: str = ""
+    language: str = "python"
 
 
 class ExecutionReward:
