@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from ..errors import WishError
 from .case import Case, unpack_verdict
-from .judge import JUDGE_LIMITS
+from .judge import judging_seconds
 from .process import Process, WorkerDied
 from .verdict import MOST_WALL, Verdict
 from .wire import numbered, read_number
@@ -71,7 +71,7 @@ class Crew:
 
     def submit(self, case: Case) -> Future[Verdict]:
         """Queue a program; cancelling the future takes it back while it waits."""
-        patience = 2 * MOST_WALL * case.limits.wall_seconds + JUDGE_LIMITS.cpu_seconds + _GRACE_SECONDS
+        patience = 2 * MOST_WALL * case.limits.wall_seconds + judging_seconds(case.limits) + _GRACE_SECONDS
         job = _Job(next(self._numbers), case.pack(), patience, Future())
         with self._changed:
             if self._closed:

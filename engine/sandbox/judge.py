@@ -31,6 +31,11 @@ _LINK = 3
 _RECURSION = sys.getrecursionlimit()
 
 
+def judging_seconds(limits: Limits) -> float:
+    """CPU time a test may take: as much as its program where that is more, since large answers cost both of them."""
+    return max(JUDGE_LIMITS.cpu_seconds, limits.cpu_seconds)
+
+
 class _Settled(BaseException):
     """The verdict is known; no test's `except Exception` may catch it."""
 
@@ -51,7 +56,7 @@ def main() -> int:
         with open(job, "rb") as file:
             trial = Trial(marshal.loads(file.read()), channel)
         # Nothing is installed for this signal: a test over its time ends the process, and the worker sees by what.
-        signal.setitimer(signal.ITIMER_PROF, JUDGE_LIMITS.cpu_seconds)
+        signal.setitimer(signal.ITIMER_PROF, trial.job["cpu_seconds"])
         random.seed()
         ruling = trial.run()
         signal.setitimer(signal.ITIMER_PROF, 0)

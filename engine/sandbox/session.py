@@ -17,6 +17,7 @@ from . import codec, wire
 from .ahead import Foreseen, foresee
 from .case import Case
 from .hearing import AskTheJudge, listener
+from .judge import judging_seconds
 from .keeper import Keeper
 from .outcome import Seen, cause, exit_of
 from .sitting import Sitting
@@ -127,18 +128,19 @@ class Session:
 
     def _open_trial(self, channel: int) -> None:
         """Have the test run by the judge, which hears the program from its first word on."""
-        case = self.case
+        case, seconds = self.case, judging_seconds(self.limits)
         job = {
             "test": case.test,
             "entry_point": case.entry_point,
             "context": case.context,
             "ahead": self.foreseen.calls,
             "said": bytes(self.said),
+            "cpu_seconds": seconds,
         }
         file = as_file(marshal.dumps(job))
         try:
             self.judge, self.ruled = self.summon(), False
-            self.judge.try_case(file, channel)
+            self.judge.try_case(file, channel, seconds)
         finally:
             os.close(file)
             os.close(channel)
@@ -278,9 +280,12 @@ class Session:
         self._forget(judge.keeper.control.fileno())
         self.judge_lost = not judge.read_report()
         self.ruled = True
-        if self.seen.settled or self.report:
+        if self.seen.settled:
             return  # it was told to end
+        # Its end closes the program's channel, so a program that has left may have left because of it.
         fault = judge.fault()
+        if fault is None and self.report:
+            return
         if fault is None:
             raise Broken(f"the judge ended without a ruling ({judge.report})")
         self._settle(*fault)

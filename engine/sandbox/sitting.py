@@ -17,7 +17,7 @@ from .keeper import Keeper
 
 _MOST_TRIALS = 1000
 """Forking a judge costs more than most trials; sitting for ever would let what tests leave behind pile up."""
-_LIFETIME = replace(JUDGE_LIMITS, cpu_seconds=_MOST_TRIALS * JUDGE_LIMITS.cpu_seconds, wall_seconds=86_400.0)
+_LIFETIME = replace(JUDGE_LIMITS, cpu_seconds=86_400.0, wall_seconds=86_400.0)
 _serials = itertools.count(1)
 
 
@@ -29,6 +29,7 @@ class Sitting:
         self.keeper = keeper
         self.serial = next(_serials)
         self.trials = 0
+        self.cpu_seconds = JUDGE_LIMITS.cpu_seconds
         self.report: dict | None = None
         """How the judge's process ended, once it has."""
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -44,9 +45,10 @@ class Sitting:
         """Whether the next program should meet another judge."""
         return self.report is not None or self.trials >= _MOST_TRIALS
 
-    def try_case(self, job: int, channel: int) -> None:
-        """Open a trial: `job` holds the test, `channel` leads to the program."""
+    def try_case(self, job: int, channel: int, cpu_seconds: float) -> None:
+        """Open a trial: `job` holds the test, `channel` leads to the program, and the test may take so long."""
         self.trials += 1
+        self.cpu_seconds = cpu_seconds
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [job, channel]).tobytes())]
         self.link.sendmsg([b"T"], rights)
 
@@ -72,7 +74,7 @@ class Sitting:
         status = report.get("status")
         over_time = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
         if over_time or report.get("reason") == "cpu":
-            return "cpu_limit", f"the test itself took over {JUDGE_LIMITS.cpu_seconds:g} CPU seconds"
+            return "cpu_limit", f"the test itself took over {self.cpu_seconds:g} CPU seconds"
         if report.get("reason") == "memory" or self.keeper.events().oom_kills:
             return "memory_limit", f"the test itself took over {JUDGE_LIMITS.memory_mb} MB"
         return None

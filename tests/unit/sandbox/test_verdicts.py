@@ -209,3 +209,31 @@ def test_cpu_time_decides_and_sleeping_costs_none(judge: Runner) -> None:
 def test_limits_no_kernel_takes_are_refused(name: str, value: float) -> None:
     with pytest.raises(WishError, match=f"{name} of a program is"):
         Limits(**{name: value})
+
+
+LONG = Limits(cpu_seconds=3.0, wall_seconds=60.0)
+SPINNING = """
+import time
+
+def check(candidate):
+    assert candidate(1) == 1
+    until = time.process_time() + SECONDS
+    while time.process_time() < until:
+        pass
+    assert candidate(1) == 1
+"""
+
+
+@pytest.mark.slow
+def test_a_test_without_end_is_not_taken_for_a_program_that_left(pool: Pool) -> None:
+    """The judge's end closes the program's channel, and the program leaves: which is heard first must not tell."""
+    endless = Program("def f(x):\n    return x\n", entry_point="f", test=SPINNING.replace("SECONDS", "99"))
+    verdicts = list(pool.run_many([endless, endless], LONG))
+    told = ("cpu_limit", "the test itself took over 10 CPU seconds")
+    assert [(v.name, v.detail) for v in verdicts] == [told] * 2
+
+
+@pytest.mark.slow
+def test_a_test_may_take_as_long_as_its_program_may(pool: Pool) -> None:
+    patient = Program("def f(x):\n    return x\n", entry_point="f", test=SPINNING.replace("SECONDS", "11"))
+    assert pool.run(patient, replace(LONG, cpu_seconds=20.0)).passed
