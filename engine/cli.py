@@ -102,7 +102,7 @@ def evaluate(run_file: Path, overrides: tuple[str, ...], base: bool, as_json: bo
         from engine.dist import start
         from engine.evaluate import subject
 
-        attempt.world = world = start(run, sharded=False)
+        attempt.world = world = start(run, sharded=False, computes=not run.evaluate.server.url)
         attempt.where.phase = "evaluate"
         if world.first and (run.data is None or not (run.folder / protocol.RUN).exists()):
             _keep(run)

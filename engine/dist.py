@@ -78,18 +78,19 @@ class World:
             torch.distributed.destroy_process_group()
 
 
-def start(run: Run, *, sharded: bool = True) -> World:
+def start(run: Run, *, sharded: bool = True, computes: bool = True) -> World:
     """Join the job that the launcher made (RANK, WORLD_SIZE ... in the environment) or be a job of one.
 
     Args:
         run: the Run.
         sharded: whether the Run's strategy is wanted; evaluation only needs ranks that can talk.
+        computes: whether a model runs here; a process that only asks a server takes no device.
 
     Raises:
         WishError: CUDA asked for and not there, too few devices, or a strategy the launcher did not start.
     """
     _hush()
-    cpu = _on_cpu(run)
+    cpu = not computes or _on_cpu(run)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     zero = sharded and run.parallel.strategy.startswith("zero")
     _set_threads(run, cpu, size)

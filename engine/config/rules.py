@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from engine.config import served
+from engine.config.finding import Finding
 from engine.config.run import Run
 from engine.config.shape import shape
 from engine.errors import WishError
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A wish that cannot be met: what clashes (with the values) and what to do."""
-
-    what: str
-    fix: str
-
 
 LOGGED = ("loss", "grad_norm", "learning_rate", "tokens_per_second", "trained_tokens_per_second", "memory_mb")
 """What the loop logs of every few steps, and so may be watched."""
@@ -243,6 +235,8 @@ def rows_fit_the_model(run: Run, ranks: int) -> Iterator[Finding]:
 
 def model_folder_exists(run: Run, ranks: int) -> Iterator[Finding]:
     """A path that looks local and is not there is a typo, not a hub id."""
+    if run.data is None and run.evaluate.server.url:
+        return  # no more than a name, which the server knows
     path = run.model.path
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not Path(path).expanduser().exists():
@@ -279,6 +273,7 @@ OF_TRAINING: tuple[Rule, ...] = (
     metric_is_measured,
     best_is_kept,
     rows_fit_the_model,
+    served.the_loop_asks_its_own_model,
 )
 RULES: tuple[Rule, ...] = (
     model_folder_exists,
@@ -287,5 +282,9 @@ RULES: tuple[Rule, ...] = (
     k_is_sampled,
     samples_differ,
     attention_runs_on_the_device,
+    served.url_is_an_address,
+    served.key_is_named,
+    served.api_suits_the_tasks,
+    served.body_leaves_the_question,
 )
-OF_JUDGING: tuple[Rule, ...] = (judgement_has_a_benchmark,)
+OF_JUDGING: tuple[Rule, ...] = (judgement_has_a_benchmark, served.one_process_asks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -194,6 +194,32 @@ class Parallel(Section):
     """How long a collective may wait for a peer."""
 
 
+class Server(Section):
+    """A model that is served elsewhere and asked over HTTP, as OpenAI's API is."""
+
+    url: str | None = None
+    """Address up to the version, such as `http://127.0.0.1:8000/v1`; empty: the model is loaded here."""
+    model: str | None = None
+    """The model's name on the server; empty: `model.path`."""
+    api: Literal["completions", "chat"] = "completions"
+    """`completions` continues the task's prompt; `chat` asks a question, to which the server applies its template."""
+    concurrency: Annotated[int, Field(gt=0, le=1024)] = 16
+    """Requests under way at a time."""
+    requests_per_minute: Positive | None = None
+    """Most requests sent in a minute, evenly spaced, retries included; empty: no limit."""
+    timeout_seconds: PositiveFloat = 600.0
+    """How long one answer may be silent before it is asked for again; a long answer comes all at once."""
+    retries: NonNegative = 8
+    """Further tries of a request after 408, 409, 425, 429, 5xx or a lost connection. Waits double from 1 s to 60 s: 8
+    tries wait about three minutes, which a server that restarts may need."""
+    api_key_env: str | None = "OPENAI_API_KEY"
+    """Environment variable that holds the API key, never the key itself; empty: send none. The default one need not
+    be set."""
+    body: dict[str, Any] = {}
+    """Further fields of every request, e.g. `{repetition_penalty: 1.1}`; `null` leaves out a field that this endpoint
+    does not take, e.g. `{seed: null}`."""
+
+
 class Evaluate(Section):
     """Judgement: which tasks, how many samples, how they are drawn."""
 
@@ -225,7 +251,9 @@ class Evaluate(Section):
     in_loop_limit: Positive | None = None
     """Tasks for in-loop evaluation; empty: all of the split."""
     chat: Literal["auto", "yes", "no"] = "no"
-    """Ask through the tokenizer's chat template; `auto` does so when there is one."""
+    """Ask through the tokenizer's chat template; `auto` does so when there is one. A server's is `server.api`."""
+    server: Server = Server()
+    """Where the answers of `temper evaluate` come from, if not from weights loaded here."""
 
 
 class Sandbox(Section):

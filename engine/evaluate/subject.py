@@ -1,8 +1,10 @@
-"""Who is judged: the model a Run starts from, the one it trained, or the one in the middle of training."""
+"""Who is judged: the model a Run starts from, the one it trained or trains, or one that a server answers for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,12 @@ from engine.config import Run
 from engine.data import infill_prompt, load_tokenizer
 from engine.dist import World
 from engine.errors import WishError
-from engine.evaluate.benchmarks import find
+from engine.evaluate.benchmarks import Benchmark, find
 from engine.evaluate.job import Settings
-from engine.evaluate.run import Ask, Progress, evaluate
+from engine.evaluate.run import Ask, Generator, Progress, evaluate
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Task
-from engine.generate import Generation, Request, generate
+from engine.generate import Endpoint, Generation, Request, ask_server, generate
 from engine.model import load_model, with_adapter
 
 QUESTION = """Complete the following {language} code. Answer with the whole code in one fenced block.
@@ -28,7 +30,7 @@ QUESTION = """Complete the following {language} code. Answer with the whole code
 
 
 def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | None = None) -> Summary | None:
-    """Judge a Run's result, or the model it starts from (a collective); the summary is rank 0's.
+    """Judge a Run's result, the model it starts from, or a served one (a collective); the summary is rank 0's.
 
     Args:
         run: the Run; one without a data section trains nothing, so its model is judged as it is.
@@ -37,30 +39,64 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
         progress: told (phase, done, all) on rank 0.
 
     Raises:
-        WishError: nothing trained yet.
+        WishError: nothing trained yet, or the server refuses what it is asked.
     """
     wish = run.evaluate
     assert wish.benchmark is not None, "the rules demand a benchmark"
     tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
-    untouched = base or run.data is None
-    model, tokenizer, name = _load(run, world, untouched=untouched)
-    ask, chat = questions(run, tokenizer)
-    folder = (
-        run.folder / protocol.EVALUATIONS / f"{wish.benchmark}-{wish.split}{'-base' if untouched else ''}"
-    )
+    subject = _served(run, base=base) if wish.server.url else _held(run, world, base=base)
     return evaluate(
         tasks,
         wish.benchmark,
-        Settings.of(run, model=name),
-        generator=_generator(run, world, model, tokenizer),
-        folder=folder,
+        Settings.of(run, model=subject.name),
+        generator=subject.generator,
+        folder=run.folder / protocol.EVALUATIONS / f"{wish.benchmark}-{wish.split}{subject.ending}",
         rank=world.rank,
         world_size=world.size,
         barrier=world.barrier,
-        ask=ask,
-        chat=chat,
+        ask=subject.ask,
+        chat=subject.chat,
         progress=progress if world.first else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A model as an evaluation needs it: its name, how it is asked, and what its folder's name ends in."""
+
+    name: str
+    generator: Generator
+    ask: Ask
+    chat: bool
+    ending: str
+
+
+def _held(run: Run, world: World, *, base: bool) -> _Subject:
+    """The model whose weights lie here."""
+    untouched = base or run.data is None
+    model, tokenizer, name = _load(run, world, untouched=untouched)
+    ask, chat = questions(run, tokenizer)
+    return _Subject(
+        name, _generator(run, world, model, tokenizer), ask, chat, ending="-base" if untouched else ""
+    )
+
+
+def _served(run: Run, *, base: bool) -> _Subject:
+    """The model behind `evaluate.server`; only infilling needs a tokenizer, for its sentinels."""
+    if base:
+        raise WishError(
+            f"--base judges the model the run starts from, and {run.evaluate.server.url} answers for its own",
+            "leave out --base, or set evaluate.server.url to null",
+        )
+    endpoint = Endpoint.of(run)
+    benchmark = find(str(run.evaluate.benchmark))
+    chat = endpoint.api == "chat"
+
+    def question(task: Task) -> tuple[str, tuple[str, ...]]:
+        return (_question(benchmark, task), ()) if chat else (benchmark.prompt(task), task.stop)
+
+    ask = questions(run, load_tokenizer(run))[0] if run.evaluate.benchmark == "infilling" else question
+    return _Subject(endpoint.name, partial(ask_server, endpoint), ask, chat, ending="-server")
 
 
 def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float]]:
@@ -119,9 +155,7 @@ def _arithmetic(run: Run) -> str:
     return f"{run.parallel.precision} {run.model.attention} {held}"
 
 
-def _generator(
-    run: Run, world: World, model: Any, tokenizer: Any
-) -> Callable[[Sequence[Request]], Iterator[Generation]]:
+def _generator(run: Run, world: World, model: Any, tokenizer: Any) -> Generator:
     def draw(requests: Sequence[Request]) -> Iterator[Generation]:
         return generate(model, tokenizer, requests, batch=run.evaluate.batch, device=world.device)
 
@@ -146,8 +180,11 @@ def questions(run: Run, tokenizer: Any) -> tuple[Ask, bool]:
         )
 
     def question(task: Task) -> tuple[str, tuple[str, ...]]:
-        text = QUESTION.format(language=task.language, prompt=benchmark.prompt(task).rstrip())
-        messages = [{"role": "user", "content": text}]
+        messages = [{"role": "user", "content": _question(benchmark, task)}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), ()
 
     return question, True
+
+
+def _question(benchmark: Benchmark, task: Task) -> str:
+    return QUESTION.format(language=task.language, prompt=benchmark.prompt(task).rstrip())

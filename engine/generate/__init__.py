@@ -6,11 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from engine.generate.extract import EXTRACT_VERSION, extract
 from engine.generate.request import Generation, Request, Sampling, sample_seed
+from engine.generate.server import Endpoint
+from engine.generate.server import generate as ask_server
 
 if TYPE_CHECKING:
     from engine.generate.local import generate
 
-__all__ = ["EXTRACT_VERSION", "Generation", "Request", "Sampling", "extract", "generate", "sample_seed"]
+__all__ = [
+    "EXTRACT_VERSION",
+    "Endpoint",
+    "Generation",
+    "Request",
+    "Sampling",
+    "ask_server",
+    "extract",
+    "generate",
+    "sample_seed",
+]
 
 
 def __getattr__(name: str) -> Any:

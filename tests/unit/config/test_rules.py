@@ -34,6 +34,8 @@ def made(model: Path, /, **sections: dict[str, Any]) -> Run:
     return Run.model_validate(tree)
 
 
+SERVER = "http://127.0.0.1:8000/v1"
+
 # fmt: off
 # ruff: noqa: E501 - a table reads better in long rows
 CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]]] = [
@@ -65,6 +67,17 @@ CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]
      "keep_best is 0", {"checkpoint": {"keep_best": 1}}),
     ("context", {"data": {"max_length": 512}}, "longer than the model's context of 256", {"data": {"max_length": 256}}),
     ("flash", {"model": {"attention": "flash_attention_2"}, "parallel": {"device": "cpu"}}, "attention is flash", {"model": {"attention": "sdpa"}}),
+    ("server url", {"evaluate": {"server": {"model": "m"}}}, "server.url is empty", {"evaluate": {"server": {"url": SERVER}}}),
+    ("server scheme", {"evaluate": {"server": {"url": "ftp://host/v1"}}}, "is no http address", {"evaluate": {"server": {"url": SERVER}}}),
+    ("server port", {"evaluate": {"server": {"url": "http://host:99999/v1"}}}, "is no http address", {"evaluate": {"server": {"url": SERVER}}}),
+    ("server secret", {"evaluate": {"server": {"url": "http://me:word@host/v1"}}}, "more than scheme", {"evaluate": {"server": {"url": SERVER}}}),
+    ("server key", {"evaluate": {"server": {"url": SERVER, "api_key_env": "sk-1"}}}, "not the name of an", {"evaluate": {"server": {"url": SERVER}}}),
+    ("server body", {"evaluate": {"server": {"url": SERVER, "body": {"n": 2}}}}, "body holds n", {"evaluate": {"server": {"url": SERVER}}}),
+    ("server infilling", {"evaluate": {"benchmark": "infilling", "server": {"url": SERVER, "api": "chat"}}}, "asked in sentinels",
+     {"evaluate": {"server": {"url": SERVER}}}),
+    ("server chat", {"evaluate": {"chat": "yes", "server": {"url": SERVER}}}, "api is completions", {"evaluate": {"server": {"url": SERVER, "api": "chat"}}}),
+    ("server in loop", {"train": {"evaluate_every": 5}, "evaluate": {"benchmark": "basics", "server": {"url": SERVER}}},
+     "evaluate.server.url is set", {"evaluate": {"server": {}}}),
 ]  # fmt: skip
 
 
@@ -84,6 +97,18 @@ def test_rule_is_found_and_its_fix_works(
 def test_missing_model_folder_is_told_from_a_hub_id(model: Path) -> None:
     assert "no model folder ./nowhere" in check(made(model, model={"path": "./nowhere"}))[0].what
     assert check(made(model, model={"path": "Qwen/Qwen2.5-Coder-0.5B"})) == []
+
+
+def test_a_server_is_asked_by_one_process_and_knows_its_models_by_name(model: Path) -> None:
+    wish: dict[str, Any] = {"output": "runs/x", "model": {"path": "accounts/host/models/name"}}
+    wish["evaluate"] = {"benchmark": "basics", "server": {"url": SERVER}}
+    assert check(Run.model_validate(wish), training=False) == []
+    found = check(Run.model_validate(wish), world_size=2, training=False)
+    assert [finding.what for finding in found] == ["evaluate.server.url is set and there are 2 ranks"]
+    secret = made(model, evaluate={"server": {"url": SERVER, "api_key_env": "sk-secret"}})
+    address = made(model, evaluate={"server": {"url": "http://me:sk-secret@host/v1"}})
+    for run in (secret, address):
+        assert not any("secret" in finding.what + finding.fix for finding in check(run))
 
 
 def test_every_rule_has_a_case() -> None:

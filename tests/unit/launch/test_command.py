@@ -55,6 +55,18 @@ def test_replicas_need_multi_gpu_and_one_rank_must_not_have_it() -> None:
     assert "--multi_gpu" in plan(run(strategy="fsdp2", processes=2, device="cuda"), "train", "r.yaml").argv
 
 
+def test_a_server_is_asked_by_one_process_without_the_key_on_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    asking = run(strategy="zero3").model_dump(mode="json")
+    asking["evaluate"] |= {"benchmark": "basics", "server": {"url": "http://127.0.0.1:8000/v1"}}
+    launch = plan(Run.model_validate(asking), "evaluate", "r.yaml")
+    assert (launch.strategy, launch.processes) == ("none", 1)
+    assert "--multi_gpu" not in launch.argv and "--use_deepspeed" not in launch.argv
+    assert "sk-secret" not in launch.line
+
+
 def test_evaluation_ranks_share_nothing_but_the_list_of_tasks() -> None:
     launch = plan(run(strategy="zero3", processes=2), "evaluate", "r.yaml", words=("--base",))
     assert "--multi_gpu" in launch.argv and "--use_deepspeed" not in launch.argv
