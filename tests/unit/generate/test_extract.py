@@ -26,6 +26,7 @@ class Asked:
     entry_point: str = "twice"
     stop: tuple[str, ...] = ("\ndef", "\nclass", "\nprint", "\n#")
     suffix: str = ""
+    language: str = "python"
 
 
 TASK = Asked()
@@ -168,3 +169,24 @@ def test_seed_depends_on_what_the_sample_is_and_nothing_else() -> None:
     }
     assert len(seeds) == 3 * 3 * 50
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+LUA = Asked("-- Twice.\nlocal function twice(x)\n", stop=("\nlocal", "\nfunction"), language="lua")
+
+
+@pytest.mark.parametrize(
+    ("text", "chat", "completion"),
+    [
+        ("  return 2 * x\nend\nlocal y = 3\n", False, "  return 2 * x\nend"),
+        (
+            "Sure:\n```lua\nlocal function twice(x)\n  return 2 * x\nend\n```\nDone.",
+            True,
+            "  return 2 * x\nend\n",
+        ),
+        ("<think>\n```lua\nno\n```\n</think>\n```\n  return 2 * x\nend\n```", True, "  return 2 * x\nend\n"),
+        ("-- Twice.\nlocal function twice(x)\n  return x\nend\n", False, "  return x\nend\n"),
+        ("", True, ""),
+    ],
+)
+def test_other_languages_go_on_after_the_prompts_last_line(text: str, chat: bool, completion: str) -> None:
+    assert extract(text, LUA, chat=chat) == completion

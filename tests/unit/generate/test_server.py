@@ -113,7 +113,9 @@ def test_completions_are_those_of_the_model_itself(
 
 
 def test_chat_sends_messages_and_the_server_applies_the_template(served: Served, endpoint: Endpoint) -> None:
-    wanted = requests((), prompts=tuple(QUESTION.format(language="python", prompt=prompt) for prompt in PROMPTS))
+    wanted = requests(
+        (), prompts=tuple(QUESTION.format(language="python", prompt=prompt) for prompt in PROMPTS)
+    )
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     rendered = [
         tokenizer.apply_chat_template(
