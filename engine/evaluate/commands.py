@@ -78,6 +78,7 @@ def _court(
 @click.command()
 @click.option("--benchmark", type=NAME, required=True, help="Whose tests judge the samples.")
 @click.option("--data", help="The benchmark's file or hub id, where it is not built in.")
+@click.option("--split", default="test", show_default=True, help="Of the benchmark: test, or another it has.")
 @click.option("--samples", required=True, help="JSONL (or .jsonl.gz); - is standard input.")
 @click.option("--k", type=Ks(), default="1", show_default=True, help="The k of pass@k, such as 1,10,100.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for results.jsonl.")
@@ -86,6 +87,7 @@ def _court(
 def score(
     benchmark: str,
     data: str | None,
+    split: str,
     samples: str,
     k: tuple[int, ...],
     out: Path | None,
@@ -97,6 +99,7 @@ def score(
         benchmark,
         data,
         samples,
+        split=split,
         k=k,
         court=_court(**court),
         out=out,

@@ -83,6 +83,7 @@ def score(
     data: str | None,
     samples: str,
     *,
+    split: str = "test",
     k: Sequence[int] = (1,),
     court: Court,
     out: Path | None = None,
@@ -94,6 +95,7 @@ def score(
         benchmark: its name.
         data: the benchmark's file or hub id, where it is not built in.
         samples: a JSONL file, gzipped or not; `-` reads standard input.
+        split: of the benchmark.
         k: of pass@k.
         out: folder for results.jsonl, one line a sample in the file's order.
         progress: told (done, all).
@@ -103,7 +105,7 @@ def score(
             are named; nothing was run yet), or isolation this kernel does not grant.
     """
     module = find(benchmark)
-    tasks = module.load(data)
+    tasks = module.load(data, split=split)
     asked = read_samples(samples, {task.id: task for task in tasks})
     started = time.monotonic()
     verdicts: dict[int, Verdict] = {}

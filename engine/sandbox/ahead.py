@@ -65,15 +65,21 @@ def _packed(found: list[Ahead]) -> bytes:
 
 
 def _answers(tree: ast.Module, check: ast.FunctionDef, name: str) -> tuple[bytes, ...]:
-    plain = not check.decorator_list and not check.args.defaults
     beside = [node for node in tree.body if node is not check]
-    if not plain or not all(_does_nothing(node) for node in beside):
+    if not _is_plain(check) or not all(_does_nothing(node) for node in beside):
         return ()
     try:
         wanted = [_wanted(node, name) for node in check.body if not _does_nothing(node)]
         return tuple(codec.Encoder(lenient=True).encode([value, []]) for value in wanted)
     except (_Unsure, ValueError):
         return ()
+
+
+def _is_plain(check: ast.FunctionDef) -> bool:
+    """Whether defining it does nothing, and handing it the candidate is all it takes to call it."""
+    ours, others = check.args.args, check.args
+    beside = (others.posonlyargs, others.kwonlyargs, others.defaults, others.vararg, others.kwarg)
+    return not (check.decorator_list or check.returns or any(beside) or ours[0].annotation) and len(ours) == 1
 
 
 def _does_nothing(node: ast.stmt) -> bool:

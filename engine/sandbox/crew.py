@@ -188,4 +188,5 @@ class Crew:
         for job in lost:
             with self._changed:
                 hand.held.append(job)
+                self._changed.notify_all()  # an idle worker may take what waits behind
             hand.process.post(b"P", numbered(job.number, job.request))

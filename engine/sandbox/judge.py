@@ -98,6 +98,8 @@ class Trial:
         self.ahead: deque[Ahead] = deque(marshal.loads(job["ahead"]) if job["ahead"] else ())
         """Calls the program answers unasked; their answers are on the way, in this order."""
         self.helpers: dict | None = None
+        self.asked = False
+        """Whether the program was asked anything: what the test makes of its answers is not the sandbox's fault."""
         self.ruling: Ruling | None = None
         self.raised: dict[int, tuple[BaseException, Failure]] = {}
         """Exceptions the candidate raised, by id: one that escapes the test is the candidate's, not the test's."""
@@ -131,6 +133,9 @@ class Trial:
             exec(_compiled(self.job["test"], "<test>"), space)
             return space["check"]
         except Exception as error:
+            if self.asked:
+                self.ruling = self.ruling or self._rule_on(error)
+                raise _Settled from None
             self._settle("infra", f"the test cannot be loaded: {type(error).__name__}: {error}")
 
     def _load_helpers(self) -> dict:
@@ -171,7 +176,13 @@ class Trial:
         try:
             body = codec.Encoder(lenient=True).encode(question)
         except ValueError as error:
+            if self.asked:  # and so may hand back an answer, which the program chose
+                large = isinstance(error, codec.TooLarge)
+                self._settle(
+                    "output_limit" if large else "wrong", f"an answer cannot be handed back: {error}"
+                )
             self._settle("infra", f"the test hands over what is not plain data: {error}")
+        self.asked = True
         try:
             wire.send(self.channel, kind, body)
         except OSError:
@@ -194,6 +205,7 @@ class Trial:
     def _call(self, name: str, arguments: list, named: dict) -> object:
         if self.ahead and name == self.job["entry_point"] and same_call(arguments, named, self.ahead[0]):
             self.ahead.popleft()
+            self.asked = True
             frame, arguments = self._receive(), []
         else:
             frame = self._ask(b"C", [name, arguments, named])

@@ -26,7 +26,7 @@ _OUTER_USERS = 1_879_048_192
 _FOLDER = "program-run"
 """Programs see this name as their folder where they have none of their own: it does not name the harness."""
 _OWN_PROCESSES = 4
-"""Most of a jail's own: its shell, its keeper, and a room's keeper where programs have rooms of their own."""
+"""Most of a jail's own: its shell, its keeper, a room's first process where programs have rooms, and one to spare."""
 _ZYGOTE_MB = 48
 """Memory of a jail's own interpreter, on top of what the program may use."""
 

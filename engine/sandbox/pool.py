@@ -76,8 +76,8 @@ class Pool:
         )
         self._processes: list[Process] = []
         try:
-            for _ in range(workers):
-                self._processes.append(Process(levels, setup, _DEFAULT.disk_mb))
+            for place in range(workers):
+                self._processes.append(Process(levels, setup, _DEFAULT.disk_mb, place))
             for process in self._processes:
                 process.wait_until_open()
         except BaseException:

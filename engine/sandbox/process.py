@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import subprocess
 import threading
 import time
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from .worker import Setup
 
 _TRUSTED_BYTES = 256 << 20
 _START_SECONDS = 120.0
+_END_SECONDS = 60.0
 
 
 class WorkerDied(Exception):
@@ -26,13 +28,14 @@ class WorkerDied(Exception):
 class Process:
     """A worker process. It carries nothing of this process's memory, since it is started by exec."""
 
-    def __init__(self, levels: list[str], setup: Setup, disk_mb: int) -> None:
+    def __init__(self, levels: list[str], setup: Setup, disk_mb: int, place: int) -> None:
         self.levels = levels
         self.setup = setup
         self.disk_mb = disk_mb
         self.level = ""
         self.problems: dict[str, str] = {}
         self.eager_pages = 0
+        self.place = place
         self._lock = threading.Lock()
         self._start()
 
@@ -49,16 +52,17 @@ class Process:
             ) from None
         link.setblocking(False)
         self._inbox = wire.Inbox(_TRUSTED_BYTES)
-        with self._lock:
-            self.link = link
-            self._unsent = bytearray()
         hello = {
             "levels": self.levels,
             "disk_mb": self.disk_mb,
             "after": after,
+            "place": self.place,
             "setup": asdict(self.setup),
         }
-        self.post(b"O", codec.encode(hello))
+        with self._lock:  # nothing that another thread posts may come before it
+            self.link = link
+            self._unsent = bytearray(wire.pack(b"O", codec.encode(hello)))
+            self._flush()
 
     def wait_until_open(self) -> None:
         """Raises WishError when the worker can give none of the levels."""
@@ -147,4 +151,8 @@ class Process:
         self.link.close()
         if self.process.stdout:
             self.process.stdout.close()
-        self.process.wait()
+        try:
+            self.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:  # whatever it waits for, its jails end with it
+            self.process.kill()
+            self.process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import math
 import os
 import stat
@@ -25,11 +26,17 @@ class Mark:
     free_inodes: int
 
 
+_GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
+
+
 class Scratch:
     """One scratch folder, empty when made."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._signs = _signs(path)
+        status = os.stat(path)
+        self._times = status.st_atime_ns, status.st_mtime_ns
         self._mark = self._look()
 
     def _look(self) -> Mark:
@@ -45,10 +52,29 @@ class Scratch:
             return False
         try:
             empty(self.path)
+            if _signs(self.path) != self._signs:
+                return False
+            with contextlib.suppress(PermissionError):  # then neither could the program set them
+                os.utime(self.path, ns=self._times)
         except OSError:
             return False
         self._mark = self._look()
         return True
+
+
+def _signs(path: str) -> tuple[list[str], int]:
+    """What its owner may write on a folder besides its mode: names of attributes and access lists, and flags."""
+    folder = os.open(path, _FOLDER)
+    try:
+        attributes: list[str] = []
+        with contextlib.suppress(OSError):  # a file system without
+            attributes = os.listxattr(folder)
+        flags = bytearray(8)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(folder, _GET_FLAGS, flags)
+        return attributes, int.from_bytes(flags, "little")
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager
@@ -94,9 +120,10 @@ def held_mb(path: str, most_entries: int) -> float:
             with os.scandir(todo.pop()) as found:
                 for entry in found:
                     entries += 1
-                    blocks += entry.stat(follow_symlinks=False).st_blocks
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
+                    with contextlib.suppress(FileNotFoundError):  # gone since: the others are still there
+                        blocks += entry.stat(follow_symlinks=False).st_blocks
+                        if entry.is_dir(follow_symlinks=False):
+                            todo.append(entry.path)
         except OSError as error:  # gone meanwhile, or closed even to its owner
             if error.errno == errno.ENAMETOOLONG:
                 return math.inf

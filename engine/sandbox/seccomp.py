@@ -63,10 +63,12 @@ _DENIED = {
     "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187),
     "mq_open": (240, 180), "mq_unlink": (241, 181), "mq_timedsend": (242, 182),
     "mq_timedreceive": (243, 183), "mq_notify": (244, 184), "mq_getsetattr": (245, 185),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
 
 # Denied besides where there is no namespace to contain them: new processes, sockets, and every call that changes by
-# path what landlock does not guard (modes, owners, times, attributes), or watches one.
+# path what landlock does not guard (modes, owners, times), or watches one.
 _DENIED_WITHOUT_NAMESPACES = {
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
     "socket": (41, 198), "inotify_add_watch": (254, 27),
@@ -74,9 +76,14 @@ _DENIED_WITHOUT_NAMESPACES = {
     "chmod": (90, None), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None),
     "fchownat": (260, 54), "fchown": (93, 55), "utime": (132, None), "utimes": (235, None),
     "utimensat": (280, 88), "futimesat": (261, None),
-    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
-    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
+
+# (x86_64, aarch64), and which argument is a new file's mode
+_MODES = (((90, None), 1), ((91, 52), 1), ((268, 53), 2), ((452, 452), 2), ((85, None), 1))
+"""chmod, fchmod, fchmodat, fchmodat2, creat."""
+_OPENS = (((2, None), 1), ((257, 56), 2))
+"""open, openat: the argument with the flags; the mode follows."""
+_OPENAT2, _UMASK, _MAKES_A_FILE = (437, 437), (95, 166), 0o20000100  # O_CREAT, and O_TMPFILE's own bit
 
 _MEMFD_CREATE, _PRCTL = (319, 279), (157, 167)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
@@ -117,6 +124,30 @@ def _never(argument: int, values: Iterable[int]) -> Instructions:
     for value in values:
         body += [(_EQUAL, 0, 1, value), _deny(errno.EPERM)]
     return [*body, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _readable(mode: int) -> Instructions:
+    """Refuse a mode, in this argument, that lets the owner run a file and not read it."""
+    return [
+        _load_argument(mode),
+        (_ANY_BIT, 0, 2, 0o111),
+        (_ANY_BIT, 1, 0, 0o400),
+        _deny(errno.EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _no_unreadable_programs(number: Callable[[tuple[int | None, int | None]], int | None]) -> Instructions:
+    """Whoever runs a file it may not read hides in /proc, as after PR_SET_DUMPABLE: so there is to be no such file."""
+    code: Instructions = []
+    for pair, mode in _MODES:
+        code += _on(number(pair), _readable(mode))
+    for pair, flags in _OPENS:
+        made = _readable(flags + 1)
+        code += _on(number(pair), [_load_argument(flags), (_ANY_BIT, 0, len(made) - 1, _MAKES_A_FILE), *made])
+    code += _on(number(_OPENAT2), [_deny(errno.ENOSYS)])  # its mode is behind a pointer
+    kept = [_load_argument(0), (_ANY_BIT, 0, 1, 0o400), _deny(errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
+    return code + _on(number(_UMASK), kept)
 
 
 def _prologue(arch: int) -> Instructions:
@@ -164,8 +195,20 @@ def jail_filter(*, memory_files: bool) -> bytes:
     for pair in (_SOCKET, _SOCKETPAIR):
         code += _on(number(pair), _only(0, _FAMILIES, errno.EAFNOSUPPORT))
     code += _on(number(_IOCTL), _never(1, _TERMINAL_INJECTION))
+    # Who hides in /proc is not measured; to show itself again is the first thing a program's process does.
+    shown = _only(1, (1,), errno.EPERM)
+    code += _on(
+        number(_PRCTL),
+        [
+            _load_argument(0),
+            (_EQUAL, 0, len(shown), PR_SET_DUMPABLE),
+            *shown,
+            (_RETURN, 0, 0, _ALLOW),
+        ],
+    )
     for pair in (_PRLIMIT, _AFFINITY):
         code += _on(number(pair), _only(0, (0,), errno.EPERM))
+    code += _no_unreadable_programs(number)
     return _pack([*code, (_RETURN, 0, 0, _ALLOW)])
 
 

@@ -76,8 +76,8 @@ class Session:
         self.poll = select.poll()
 
     def run(self) -> Verdict:
-        self._start()
         try:
+            self._start()
             while not (self.report and self.ruled):
                 self._step()
             for fd in list(self.streams):
@@ -100,6 +100,9 @@ class Session:
         fds = [stdin, child_out, child_err, far, as_file(marshal.dumps(self._job()))]
         try:
             self.solution.run(self.serial, "program", self.limits, fds, self.case)
+        except BaseException:
+            os.close(near)
+            raise
         finally:
             for fd in fds:
                 os.close(fd)

@@ -11,6 +11,8 @@ from ..errors import WishError
 from .verdict import MOST_FILES, Call, File, Program
 
 _LONGEST_NAME = 500
+_LONGEST_NAMES = 8192
+"""Bytes of a program's names together: an order to a jail is one packet, and JSON may write a byte as six."""
 
 
 def check_program(program: Program) -> None:
@@ -95,16 +97,23 @@ def _read(test: str) -> tuple[str, bool, bool]:
 
 def check_files(names: Iterable[str], collected: int) -> None:
     """Raise WishError for a file whose name leads out of the program's folder, or too many of them."""
+    names = list(names)
     for name in names:
         _check_name(name)
+    if sum(len(name.encode()) for name in names) > _LONGEST_NAMES:
+        raise WishError(f"the names of {len(names)} files are too long together", "use shorter ones")
     if collected > MOST_FILES:
         raise WishError(f"{collected} files are to be collected", f"name at most {MOST_FILES}")
 
 
 def _check_name(name: str) -> None:
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise WishError(f"a program's file may not be named {name!r}", "use a name that is text") from None
     path = PurePosixPath(name)
     out = path.is_absolute() or ".." in path.parts or not path.name
-    if out or "\0" in name or len(name) > _LONGEST_NAME:
+    if out or "\0" in name or length > _LONGEST_NAME:
         raise WishError(
             f"a program's file may not be named {name!r}", "use a relative path inside the program's folder"
         )

@@ -70,8 +70,8 @@ def fingerprint(tasks: Sequence[Task]) -> str:
         ]
         if task.runs or task.language != "python":
             fields += [task.language, task.comparison, [[run.stdin, run.expected] for run in task.runs]]
-        if task.context:
-            fields.append(task.context)
+        if task.context or task.cpu_seconds:
+            fields += [task.context, str(task.cpu_seconds)]
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 

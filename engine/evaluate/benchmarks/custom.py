@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.benchmarks import stdio
-from engine.evaluate.benchmarks.tasks import asserts, collect
+from engine.evaluate.benchmarks.tasks import asserts, collect, demand_fields, tasks_file
 from engine.evaluate.benchmarks.tasks import judge as judge_once
 from engine.evaluate.rows import from_file
 from engine.evaluate.task import Run, Steps, Task
@@ -15,7 +15,7 @@ from engine.sandbox import LANGUAGES, Program
 
 __all__ = ["judge", "load", "program", "prompt"]
 
-NEEDED = ("task_id", "prompt", "tests")
+NEEDED: dict[str, type | tuple[type, ...]] = {"task_id": str, "prompt": str, "tests": (str, list)}
 TEXTS = ("entry_point", "reference", "group", "context", "language", "comparison")
 KNOWN = (*NEEDED, *TEXTS, "stop")
 FORMS = (
@@ -35,12 +35,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     Raises:
         WishError: no file, or a row that is not a task (file and line are named).
     """
-    if source is None:
-        raise WishError(
-            "a benchmark of your own needs a file of tasks", "name it: evaluate.data, or --data FILE"
-        )
-    if split not in ("test", "validation"):
-        raise WishError(f"a benchmark of your own has no split {split!r}", "leave the split at test")
+    source = tasks_file(source, split, name="a benchmark of your own", where="name it")
     found = ((place, _task(row, place)) for place, row in from_file(source))
     return collect(found, limit=limit, source=source)
 
@@ -66,9 +61,8 @@ def judge(task: Task, program: Program) -> Steps:
 
 
 def _task(row: Any, place: str) -> Task:
-    if not isinstance(row, dict):
-        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
-    _demand_types(row, place)
+    demand_fields(row, place, NEEDED, of="your own format")
+    _demand_known(row, place)
     language = row.get("language", "python")
     if language not in ("python", *LANGUAGES):
         raise WishError(
@@ -97,13 +91,10 @@ def _task(row: Any, place: str) -> Task:
     )
 
 
-def _demand_types(row: dict[str, Any], place: str) -> None:
-    unknown = [name for name in row if name not in KNOWN]
-    missing = [name for name in NEEDED if name not in row]
-    if unknown or missing:
-        problem = f"unknown {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
-        raise WishError(f"{place}: not a task of your own format: {problem}", f"it knows {', '.join(KNOWN)}")
-    wrong = [name for name in ("task_id", "prompt", *TEXTS) if not isinstance(row.get(name, ""), str)]
+def _demand_known(row: dict[str, Any], place: str) -> None:
+    if unknown := [name for name in row if name not in KNOWN]:
+        raise WishError(f"{place}: unknown {', '.join(unknown)}", f"a task knows {', '.join(KNOWN)}")
+    wrong = [name for name in TEXTS if not isinstance(row.get(name, ""), str)]
     stop = row.get("stop", [])
     if wrong or not isinstance(stop, list) or not all(isinstance(text, str) for text in stop):
         raise WishError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.benchmarks.tasks import collect, judge
+from engine.evaluate.benchmarks.tasks import demand_fields as demand_row
 from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Task
 from engine.sandbox import Program
@@ -72,14 +73,7 @@ def _helpers(prompt: str) -> str:
 
 def demand_fields(row: Any, place: str, fields: tuple[str, ...] = FIELDS) -> None:
     """Raise WishError unless a row has these fields as texts, and a `check` among them."""
-    if not isinstance(row, dict):
-        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
-    missing = [name for name in fields if not isinstance(row.get(name), str)]
-    if missing:
-        raise WishError(
-            f"{place}: not a task in HumanEval's format, {', '.join(missing)} missing or not a text",
-            f"give every line the fields {', '.join(fields)}",
-        )
+    demand_row(row, place, dict.fromkeys(fields, str), of="HumanEval's format")
     if "def check" not in row["test"]:
         raise WishError(f"{place}: `test` defines no check(candidate)", "give the task a check function")
     if not row["entry_point"].isidentifier():

@@ -71,7 +71,7 @@ def _task(row: Any, place: str, parts: tuple[str, ...]) -> Task:
         prompt=row["prompt"],
         entry_point=name,
         reference=row["canonical_solution"],
-        test=oracle.check(inputs, tolerance=tolerance, rule=rule),
+        test=oracle.check(inputs, row["canonical_solution"], tolerance=tolerance, rule=rule),
         stop=STOP,
         cpu_seconds=CPU_SECONDS,
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import WishError
 from engine.evaluate.benchmarks.humaneval import FIELDS, demand_fields
-from engine.evaluate.benchmarks.tasks import collect, judge
+from engine.evaluate.benchmarks.tasks import collect, judge, tasks_file
 from engine.evaluate.rows import from_file
 from engine.evaluate.task import Task
 from engine.sandbox import Program
@@ -25,13 +24,8 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     Raises:
         WishError: no file, or a row that is not a task (file and line are named).
     """
-    if source is None:
-        raise WishError(
-            "infilling needs a file of tasks",
-            "give one of github.com/openai/human-eval-infilling as evaluate.data (or --data)",
-        )
-    if split not in ("test", "validation"):
-        raise WishError(f"infilling has no split {split!r}", "leave the split at test")
+    where = "give one of github.com/openai/human-eval-infilling"
+    source = tasks_file(source, split, name="infilling", where=where)
     found = ((place, _task(row, place)) for place, row in from_file(source))
     return collect(found, limit=limit, source=source)
 

@@ -7,7 +7,7 @@ import builtins
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks.tasks import asserts, collect, judge
+from engine.evaluate.benchmarks.tasks import asserts, collect, demand_fields, judge
 from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Task
 from engine.sandbox import Call, Program
@@ -62,14 +62,7 @@ def program(task: Task, completion: str) -> Program:
 
 
 def _task(row: Any, place: str) -> Task:
-    if not isinstance(row, dict):
-        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(row.get(name), kind)]
-    if wrong:
-        raise WishError(
-            f"{place}: not a task in MBPP's format, {', '.join(wrong)} missing or of another type",
-            f"give every line the fields {', '.join(FIELDS)}",
-        )
+    demand_fields(row, place, FIELDS, of="MBPP's format")
     code = row["code"].replace("\r\n", "\n")
     tests = [str(test).strip() for test in row["test_list"]]
     setup = str(row.get("test_setup_code") or "").replace("\r\n", "\n")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks.tasks import collect, judge
+from engine.evaluate.benchmarks.tasks import collect, demand_fields, judge, tasks_file
 from engine.evaluate.rows import from_file
 from engine.evaluate.task import Task
 from engine.sandbox import File, Program
@@ -44,13 +45,8 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     Raises:
         WishError: no file, or a row that is not a task (file and line are named).
     """
-    if source is None:
-        raise WishError(
-            "multipl-e needs a file of tasks",
-            "give one language of huggingface.co/datasets/nuprl/MultiPL-E as JSONL (evaluate.data, or --data)",
-        )
-    if split not in ("test", "validation"):
-        raise WishError(f"MultiPL-E has no split {split!r}", "leave the split at test")
+    where = "give one language of huggingface.co/datasets/nuprl/MultiPL-E as JSONL"
+    source = tasks_file(source, split, name="multipl-e", where=where)
     found = ((place, _task(row, place)) for place, row in from_file(source))
     return collect(found, limit=limit, source=source)
 
@@ -66,6 +62,7 @@ def program(task: Task, completion: str) -> Program:
     return Program(source=f"{task.prompt}{completion}\n", test=task.test, language=task.language, files=files)
 
 
+@lru_cache(maxsize=1)
 def _javatuples() -> tuple[File, ...]:
     for place in JAR_PLACES:
         try:
@@ -80,14 +77,7 @@ def _javatuples() -> tuple[File, ...]:
 
 
 def _task(row: Any, place: str) -> Task:
-    if not isinstance(row, dict):
-        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(row.get(name), kind)]
-    if wrong:
-        raise WishError(
-            f"{place}: not a task in MultiPL-E's format, {', '.join(wrong)} missing or of another type",
-            f"give every line the fields {', '.join(FIELDS)}",
-        )
+    demand_fields(row, place, FIELDS, of="MultiPL-E's format")
     language = LANGUAGES.get(row["language"])
     if language is None:
         raise WishError(

@@ -110,15 +110,20 @@ with open(FILE, "w", encoding="utf-8") as file:
 """
 
 
-def check(inputs: Sequence[tuple[str, list[Any]]], *, tolerance: float, rule: str = "") -> str:
+def check(
+    inputs: Sequence[tuple[str, list[Any]]], reference: str, *, tolerance: float, rule: str = ""
+) -> str:
     """Source of a `check(candidate)` that lacks only ANSWERS, the reference's (see `answered`).
 
     Args:
+        reference: what answers; its digest stands in the test, so that another reference is another benchmark.
         inputs: (part of the benchmark, arguments) of each call.
         tolerance: absolute, between floats; 0: 1e-6 where only floats are expected, as EvalPlus has it.
         rule: an expression over `arguments`, `got` and `wanted` that decides instead of equality.
     """
-    head = f'inf, nan = float("inf"), float("nan")\nINPUTS = {list(inputs)!r}\nTOLERANCE = {tolerance!r}\n'
+    digest = hashlib.sha256(reference.encode()).hexdigest()
+    head = f"# Answers are those of the reference with sha256 {digest}.\n"
+    head += f'inf, nan = float("inf"), float("nan")\nINPUTS = {list(inputs)!r}\nTOLERANCE = {tolerance!r}\n'
     return head + _DIGEST + _CHECK.replace("RULE", rule or "_same(got, wanted)")
 
 

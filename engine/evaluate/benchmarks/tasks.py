@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.task import Steps, Task
@@ -34,6 +35,32 @@ def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str
     if not tasks:
         raise WishError(f"{source} holds no task", "name a file with one JSON object a line")
     return list(tasks.values())
+
+
+def tasks_file(source: str | None, split: str, *, name: str, where: str) -> str:
+    """The file of a benchmark that has no home on the hub and one split only.
+
+    Raises:
+        WishError: no file is named (`where` says what to give), or another split.
+    """
+    if source is None:
+        raise WishError(f"{name} needs a file of tasks", f"{where} (evaluate.data, or --data)")
+    if split not in ("test", "validation"):
+        raise WishError(f"{name} has no split {split!r}", "leave the split at test")
+    return source
+
+
+def demand_fields(row: Any, place: str, fields: Mapping[str, type | tuple[type, ...]], *, of: str) -> None:
+    """Raise WishError unless a row is an object with these fields, each of its type; `of` names the format."""
+    if not isinstance(row, dict):
+        raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", "write one object a line")
+    wrong = [name for name, kind in fields.items() if not isinstance(row.get(name), kind)]
+    if wrong:
+        other = "not a text" if set(fields.values()) == {str} else "of another type"
+        raise WishError(
+            f"{place}: not a task in {of}, {', '.join(wrong)} missing or {other}",
+            f"give every line the fields {', '.join(fields)}",
+        )
 
 
 def asserts(name: str, tests: Sequence[str]) -> str:

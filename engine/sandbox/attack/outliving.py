@@ -242,6 +242,19 @@ OUTLIVING = (
         "passed",
         alone=("denied",),
     ),
+    attack(
+        28,
+        "signs on the folder itself",
+        """
+        import contextlib, os
+        if any(map(os.listxattr, ('/tmp', '.'))): raise SystemExit('a sign was left')
+        for place in ('/tmp', '.'):
+            with contextlib.suppress(OSError): os.setxattr(place, 'user.x', b'hello')
+            with contextlib.suppress(OSError): os.utime(place, (1, 1))
+        """,
+        "passed",
+        "denied",
+    ),
     attack(28, "scratch itself closed", "import os\nos.chmod('.', 0)", "passed", "denied"),
     attack(
         28,

@@ -108,6 +108,25 @@ MEMORY = (
     ),
     attack(
         3,
+        "memory of children that hide",
+        _THREE_CHILDREN.format("ctypes.CDLL(None).prctl(4, 0); x = bytearray(150 << 20)"),
+        *("memory_limit", "passed"),  # passed: the greedy children were killed
+        alone=("denied",),
+        limits=FILLING,
+    ),
+    attack(
+        3,
+        "memory of children that may not be read",
+        _THREE_CHILDREN.format(
+            "me = f'x{os.getpid()}'; open(me, 'wb').write(open('/proc/self/exe', 'rb').read()); os.chmod(me, 0o111); "
+            "os.execv('./' + me, ['x', '-c', 'x = bytearray(150 << 20); import time; time.sleep(1.5)'])"
+        ),
+        *("memory_limit", "passed", "disk_limit"),  # passed: they were killed, or could not start
+        alone=("denied",),
+        limits=FILLING,
+    ),
+    attack(
+        3,
         "memory that is shared",
         _THREE_CHILDREN.format("m = mmap.mmap(-1, 150 << 20); m[:] = bytes(150 << 20)"),
         *("memory_limit", "passed"),  # passed: the greedy children were killed

@@ -115,7 +115,7 @@ def test_comparisons(comparison: str, printed: str, wanted: str, passes: bool, t
         ({"tests": [{"stdin": "1"}]}, "a test of input and output is"),
         ({"entry_point": "a b"}, "is no name"),
         ({"test": "x"}, "unknown test"),
-        ({"prompt": 3}, "prompt of another type"),
+        ({"prompt": 3}, "prompt missing or of another type"),
         ({"stop": "x"}, "stop of another type"),
         ({"language": "cobol"}, "no language 'cobol'"),
         ({"language": "cpp"}, "asserts are Python's"),

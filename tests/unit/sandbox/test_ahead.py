@@ -34,10 +34,20 @@ DOES_MORE = {
     "a default": None,
     "a statement beside check": None,
     "two checks": None,
+    "an annotation": None,
+    "a result's annotation": None,
+    "an argument by name": None,
+    "arguments of any number": None,
+    "an argument by place": None,
 }
 WHOLE = {
     "a default": "def check(candidate=len):\n    assert candidate([]) == 0\n",
     "a statement beside check": "import sys\nsys.exit()\ndef check(candidate):\n    assert candidate(1) == 2\n",
+    "an annotation": "def check(candidate: Callable):\n    assert candidate(1) == 2\n",
+    "a result's annotation": "def check(candidate) -> boom():\n    assert candidate(1) == 2\n",
+    "an argument by name": "def check(candidate, *, k=1/0):\n    assert candidate(1) == 2\n",
+    "arguments of any number": "def check(candidate, *a: boom(), **k: boom()):\n    assert candidate(1) == 2\n",
+    "an argument by place": "def check(a, /, candidate):\n    assert candidate(1) == 2\n",
     "two checks": "def check(c):\n    assert c(1) == 2\ndef check(c):\n    assert c(1) == 3\n",
 }
 

@@ -19,6 +19,8 @@ from engine.sandbox import LEVELS, VERDICTS, commands
 from engine.sandbox.attack import CATALOGUE, CATEGORIES, CLASSES, Attack, Drill, Tally
 from engine.sandbox.attack.entry import attack
 
+from .cage import CAGE
+
 ROOT = Path(__file__).parents[3]
 ENTRIES = {entry.name: entry for entry in CATALOGUE}
 QUICK_CATEGORIES = ("outliving", "escape")
@@ -108,23 +110,6 @@ with Drill({level!r}) as drill:
 print(json.dumps([tally.classes(), [line for line in tally.lines() if "NOT HELD" in line]]))
 """
 
-_CAGE = """
-import errno
-from engine.sandbox import kernel, seccomp
-arch, number = seccomp._column()
-code = seccomp._prologue(arch)
-allow, deny = (seccomp._RETURN, 0, 0, seccomp._ALLOW), seccomp._deny(errno.EPERM)
-spaces = [seccomp._load_argument(0), (seccomp._ANY_BIT, 0, 1, seccomp._NAMESPACE_FLAGS), deny, allow]
-code += seccomp._on(number(seccomp._CLONE), spaces)
-code += seccomp._on(number(seccomp._CLONE3), [seccomp._deny(errno.ENOSYS)])
-for name in ("unshare mount umount2 pivot_root setns add_key request_key keyctl bpf perf_event_open userfaultfd "
-             "io_uring_setup io_uring_enter io_uring_register").split():
-    code += seccomp._on(seccomp.number_of(name), [deny])
-kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-seccomp.install(seccomp._pack([*code, allow]))
-"""
-"""What Docker's own filter denies, as far as isolation is concerned."""
-
 
 def _drilled(script: str, *privileges: str) -> list[str]:
     """Run a drill with other privileges; how many classes were held, not tried, and there; and what was not held."""
@@ -172,7 +157,7 @@ def test_an_ordinary_user_is_as_safe(level: str) -> None:
 def test_a_container_without_namespaces_is_as_safe(user: str) -> None:
     privileges = CAGED if user == "root" else (*CAGED, *NOBODY)
     refused = "from engine.sandbox import probe\nassert probe().level == 'process', probe()\n"
-    held, classes = _drilled(_CAGE + refused + _DRILL.format(level="process"), *privileges)
+    held, classes = _drilled(CAGE + refused + _DRILL.format(level="process"), *privileges)
     assert held == classes == len(CLASSES) - 1
 
 

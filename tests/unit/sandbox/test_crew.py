@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import socket
 import time
 from concurrent.futures import CancelledError
 
 import pytest
 
 from engine.sandbox import Limits, Pool, Program, Verdict
+from engine.sandbox.worker import _CLAIM
 
 SLOW = Program("import time\ntime.sleep(1.5)\nprint('slow')")
 QUICK = Program("print('quick')")
@@ -72,3 +77,35 @@ def test_a_worker_that_cannot_be_started_again_costs_verdicts_not_the_pool(
             assert verdict.name == "infra" and "cannot be started" in verdict.detail
             assert pool.run(QUICK).name == "infra"
         assert pool.run(QUICK).passed
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU: there is no other to take")
+def test_workers_of_a_pool_do_not_share_a_cpu_for_a_strangers_sake() -> None:
+    """A worker of another pool that is there for a second must not bring two of this one together for good."""
+    cpus = sorted(os.sched_getaffinity(0))
+    for stranger in cpus[:2]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+            with contextlib.suppress(OSError):  # somebody is there already: as good
+                claim.bind(_CLAIM.format(stranger, 0))
+            with Pool(2) as pool:
+                places = [os.sched_getaffinity(worker.process.pid) for worker in pool._processes]
+        assert len(places[0]) == len(places[1]) == 1 and places[0] != places[1], places
+
+
+def test_a_broken_start_leaves_no_descriptor_behind() -> None:
+    with Pool(1) as pool:
+        assert pool.run(QUICK).passed
+        worker = pool._processes[0].process.pid
+        before = len(os.listdir(f"/proc/{worker}/fd"))
+        for _ in range(4):
+            for child in _children(worker):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            assert pool.run(QUICK).passed
+        assert pool._processes[0].process.pid == worker
+        assert len(os.listdir(f"/proc/{worker}/fd")) <= before + 1
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]

@@ -6,7 +6,9 @@ import math
 import os
 from pathlib import Path
 
-from engine.sandbox.scratch import held_mb, unlinked_mb
+import pytest
+
+from engine.sandbox.scratch import Scratch, held_mb, unlinked_mb
 
 
 def test_files_count_in_folders_of_any_depth(tmp_path: Path) -> None:
@@ -39,3 +41,17 @@ def test_files_without_a_name_count(tmp_path: Path) -> None:
         os.unlink(tmp_path / "x")
         assert unlinked_mb(os.getpid(), str(tmp_path)) - before >= 2
     assert unlinked_mb(os.getpid(), str(tmp_path)) == before
+
+
+def test_a_sign_on_the_folder_itself_is_not_left_for_the_next_program(tmp_path: Path) -> None:
+    scratch = Scratch(str(tmp_path))
+    before = os.stat(tmp_path).st_mtime_ns
+    (tmp_path / "x").touch()
+    os.utime(tmp_path, (1, 1))
+    assert scratch.clean() and scratch.clean()
+    assert os.stat(tmp_path).st_mtime_ns == before
+    try:
+        os.setxattr(tmp_path, "user.x", b"hello")
+    except OSError as error:
+        pytest.skip(f"this file system keeps no attributes ({error})")
+    assert not scratch.clean()

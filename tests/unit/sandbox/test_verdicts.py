@@ -211,6 +211,35 @@ def test_limits_no_kernel_takes_are_refused(name: str, value: float) -> None:
         Limits(**{name: value})
 
 
+ASKING_EARLY = "assert helper(1) == 2\n\ndef check(candidate):\n    assert candidate(1) == 2\n"
+HANDING_BACK = "def check(candidate):\n    assert candidate(candidate(1)) is not None\n"
+BLAMED = {
+    "a wrong answer while the test is read": ("helper = f = lambda x: x", ASKING_EARLY, "wrong"),
+    "an exception while the test is read": (
+        "def f(x): return x + 1\ndef helper(x): 1 / 0", ASKING_EARLY, "runtime_error"
+    ),
+    "a name that is not there": ("def f(x): return x + 1", ASKING_EARLY, "wrong"),
+    "an answer too large to hand back": ("def f(x): return 'x' * 10_485_740", HANDING_BACK, "output_limit"),
+    "an answer too deep to hand back": (
+        "def f(x):\n    a = []\n    for _ in range(149): a = [a]\n    return a",
+        HANDING_BACK,
+        "wrong",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BLAMED)
+def test_what_a_test_makes_of_answers_is_never_the_sandboxs_fault(best: Pool, name: str) -> None:
+    source, test, expected = BLAMED[name]
+    verdict = best.run(Program(source, entry_point="f", test=test), QUICK)
+    assert verdict.name == expected, verdict
+
+
+def test_a_test_that_fails_by_itself_is_the_sandboxs_fault(best: Pool) -> None:
+    test = "raise ValueError('of its own')\ndef check(candidate): pass\n"
+    assert best.run(Program("def f(x): return x", entry_point="f", test=test), QUICK).name == "infra"
+
+
 LONG = Limits(cpu_seconds=3.0, wall_seconds=60.0)
 SPINNING = """
 import time

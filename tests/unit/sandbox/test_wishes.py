@@ -24,6 +24,9 @@ REFUSED = {
     "calls that are pairs": ({"calls": (("f(1)", 2),)}, "calls hold a tuple"),
     "an expression that is a number": ({"calls": (Call(1, 2),)}, "expression is a int"),  # type: ignore[arg-type]
     "one argument": ({"arguments": "abc"}, "arguments are a str"),
+    "a name that is no text": ({"collect": ("\ud800",)}, "may not be named"),
+    "a name of many bytes": ({"collect": ("\u4e2d" * 200,)}, "may not be named"),
+    "names too long together": ({"collect": tuple(f"{i:0490}" for i in range(20))}, "too long together"),
     "a test that is a number": ({"test": 5}, "test is a int"),
 }
 
