@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +26,7 @@ from .worker import Setup
 _AHEAD = 1000
 """Most programs a worker whose verdicts are out while an earlier one's is waited for: a slow one idles nobody."""
 _AHEAD_BYTES = 64 << 20
-"""No more are taken on while those have so many bytes."""
+"""No more are taken on while those, and the verdicts that are there, have so many bytes."""
 _BACKLOG = 8
 """Programs a worker that wait for it: enough that none idles. The next ones are left where they come from."""
 _GLANCE_SECONDS = 0.01
@@ -109,7 +110,10 @@ class Pool:
         return self.submit(program, limits).result()
 
     def submit(self, program: Program, limits: Limits = _DEFAULT) -> Future[Verdict]:
-        """The verdict to come; cancelling it takes the program back while it waits. From any thread."""
+        """The verdict to come; cancelling it takes the program back while it waits. From any thread.
+
+        As executors do, this takes on whatever it is given; `run_many` and `stream` hold back what is not yet due.
+        """
         if isinstance(program, Program) and program.language != "python":
             check_program(program)
             future = self._threads.submit(self._foreign.run, program, limits)
@@ -181,6 +185,9 @@ class _Ahead:
         self.pool, self.source = pool, source
         self.waiting: deque[tuple[Future[Verdict], int]] = deque()
         self.size = 0
+        self.answered = 0
+        """Bytes of verdicts that are there and not taken."""
+        self._weighing = threading.Lock()
 
     @property
     def first(self) -> Future[Verdict]:
@@ -199,18 +206,30 @@ class _Ahead:
             size += sum(len(file.data) for file in program.files)
             self.waiting.append((future, size))
             self.size += size
+            future.add_done_callback(self._weigh)
         return bool(self.waiting)
 
     def _has_room(self) -> bool:
         workers = self.pool.workers
         if not self.waiting:
             return True
-        full = len(self.waiting) >= _AHEAD * workers or self.size >= _AHEAD_BYTES
+        full = len(self.waiting) >= _AHEAD * workers or self.size + self.answered >= _AHEAD_BYTES
         return not full and self.pool.backlog < _BACKLOG * workers
+
+    def _weigh(self, future: Future[Verdict], sign: int = 1) -> None:
+        """Add a verdict that has come, in the thread that brings it, or take off one that was taken."""
+        if future.cancelled() or future.exception():
+            return
+        verdict = future.result()
+        size = len(verdict.stdout) + len(verdict.stderr) + sum(len(file.data) for file in verdict.files)
+        with self._weighing:
+            self.answered += sign * size
 
     def done(self) -> None:
         """The first one's verdict was taken."""
-        self.size -= self.waiting.popleft()[1]
+        future, size = self.waiting.popleft()
+        self.size -= size
+        self._weigh(future, -1)
 
     def cancel(self) -> None:
         """Take back what has not begun."""

@@ -132,16 +132,29 @@ def held_mb(path: str, most_entries: int) -> float:
     return blocks * _BLOCK / _MIB
 
 
-def unlinked_mb(pid: int, path: str) -> float:
-    """What a process still holds open of files that are no longer in any folder, on the file system of `path`."""
-    device, blocks = os.stat(path).st_dev, 0
+def unlinked_mb(pid: int, path: str, largest_mb: float) -> float:
+    """What a process still holds of files that are in no folder any more: open ones on the file system of `path`, and
+    mapped ones of that folder. What is mapped and not open does not tell its size and counts as `largest_mb`."""
+    device, blocks, inodes = os.stat(path).st_dev, 0, set()
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as files:
         for file in files:
             with contextlib.suppress(OSError):
                 status = os.stat(file.path)
                 if stat.S_ISREG(status.st_mode) and not status.st_nlink and status.st_dev == device:
                     blocks += status.st_blocks
-    return blocks * _BLOCK / _MIB
+                    inodes.add(status.st_ino)
+    return blocks * _BLOCK / _MIB + len(_mapped(pid, path) - inodes) * largest_mb
+
+
+def _mapped(pid: int, path: str) -> set[int]:
+    """Inodes of files of a folder that a process has mapped and that have no name any more."""
+    inodes, start = set(), os.fsencode(os.path.realpath(path)) + b"/"
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as lines:
+        for line in lines:
+            words = line.rstrip(b"\n").split(maxsplit=5)
+            if len(words) == 6 and words[5].startswith(start) and words[5].endswith(b" (deleted)"):
+                inodes.add(int(words[4]))
+    return inodes
 
 
 def empty(path: str) -> None:

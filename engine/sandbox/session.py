@@ -287,8 +287,8 @@ class Session:
             return  # it was told to end
         # Its end closes the program's channel, so a program that has left may have left because of it.
         fault = judge.fault()
-        if fault is None and self.report:
-            return
+        if fault is None and (judge.report or {}).get("reason") == "asked":
+            return  # by this session, after the program's end
         if fault is None:
             raise Broken(f"the judge ended without a ruling ({judge.report})")
         self._settle(*fault)

@@ -41,6 +41,11 @@ class Sitting:
             os.close(null)
 
     @property
+    def left_clean(self) -> bool:
+        """Whether its jail may seat another judge: what a test left there would be the next one's."""
+        return self.report is not None and bool(self.report.get("clean"))
+
+    @property
     def spent(self) -> bool:
         """Whether the next program should meet another judge."""
         return self.report is not None or self.trials >= _MOST_TRIALS
@@ -84,7 +89,7 @@ class Sitting:
         self.keeper.end(self.serial)
 
     def close(self) -> None:
-        """Let the judge go home, and wait until it has. The jail may then seat another."""
+        """Let the judge go home, and wait until it has."""
         with contextlib.suppress(OSError):
             self.link.close()
             if self.report is None:

@@ -89,7 +89,7 @@ class Watch:
 
     def _disk_mb(self) -> float:
         """What the program holds in this process's folder: without namespaces no mount of its own bounds that."""
-        return held_mb(".", SCRATCH_INODES) + unlinked_mb(self.child, ".")
+        return held_mb(".", SCRATCH_INODES) + unlinked_mb(self.child, ".", self.order.disk_mb)
 
     def _usage(self) -> tuple[float, int, float]:
         """CPU seconds, threads and memory (MiB) of all live processes of the program."""

@@ -195,6 +195,8 @@ class Worker:
         """The judge that sits, or a new one where it has ended or sat long enough."""
         if self.sitting and self.sitting.spent:
             self.sitting.close()
+            if not self.sitting.left_clean:
+                self.keepers.pop("judge").close()
             self.sitting = None
         if self.sitting is None:
             self.sitting = Sitting(self._keeper("judge", JUDGE_LIMITS.disk_mb))

@@ -104,7 +104,7 @@ def test_every_class_has_a_program() -> None:
 _DRILL = """
 import json, sys
 from engine.sandbox.attack import CATALOGUE, Drill, Tally
-with Drill({level!r}) as drill:
+with Drill({level!r}, {mode!r}) as drill:
     outcomes = [o for entry in CATALOGUE if entry.language == "python" for o in drill.trials(entry)]
     tally = Tally(outcomes, drill.close())
 print(json.dumps([tally.classes(), [line for line in tally.lines() if "NOT HELD" in line]]))
@@ -144,9 +144,9 @@ _tools = pytest.mark.skipif(
 @pytest.mark.slow
 @_only_root
 @_tools
-@pytest.mark.parametrize("level", ["user", "process"])
-def test_an_ordinary_user_is_as_safe(level: str) -> None:
-    held, classes = _drilled(_DRILL.format(level=level), *NOBODY)
+@pytest.mark.parametrize(("level", "mode"), [("user", "reused"), ("user", "fresh"), ("process", "reused")])
+def test_an_ordinary_user_is_as_safe(level: str, mode: str) -> None:
+    held, classes = _drilled(_DRILL.format(level=level, mode=mode), *NOBODY)
     assert held == classes == len(CLASSES) - 1  # compilers are another test's
 
 
@@ -157,7 +157,7 @@ def test_an_ordinary_user_is_as_safe(level: str) -> None:
 def test_a_container_without_namespaces_is_as_safe(user: str) -> None:
     privileges = CAGED if user == "root" else (*CAGED, *NOBODY)
     refused = "from engine.sandbox import probe\nassert probe().level == 'process', probe()\n"
-    held, classes = _drilled(CAGE + refused + _DRILL.format(level="process"), *privileges)
+    held, classes = _drilled(CAGE + refused + _DRILL.format(level="process", mode="reused"), *privileges)
     assert held == classes == len(CLASSES) - 1
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.sandbox import Limits, Pool, Program
+from engine.errors import WishError
+from engine.sandbox import LEVELS, Limits, Pool, Program
 
 from .conftest import QUICK, Runner
 
@@ -111,3 +112,20 @@ def test_programs_do_not_share_randomness_or_state(best: Pool) -> None:
     verdicts = list(best.run_many([Program(source)] * 6, QUICK))
     assert all(v.passed for v in verdicts)
     assert len({v.stdout for v in verdicts}) == 6
+
+
+def test_numpy_works_under_the_memory_limit() -> None:
+    """Arrays count as any other memory: those that fit are no trouble, the one too many is named."""
+    pytest.importorskip("numpy")
+    head = "import numpy as np\na = np.ones(25_000_000)\nassert a.sum() == 25e6\n"
+    product = "b = np.random.default_rng(0).random((200, 200))\nassert np.allclose(b @ np.linalg.inv(b), np.eye(200))\n"
+    more = "c = [np.ones(25_000_000) for _ in range(3)]\n"
+    for level in LEVELS:
+        try:
+            opened = Pool(1, level, ceiling=level, preload=("numpy",))
+        except WishError as error:
+            assert level != "process", error.what
+            continue
+        with opened as pool:
+            assert pool.run(Program(head + product), ROOMY).passed
+            assert pool.run(Program(head + more), ROOMY).name == "memory_limit"

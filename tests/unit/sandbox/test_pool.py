@@ -49,6 +49,23 @@ def test_programs_are_read_ahead_but_not_without_bound(best: Pool, size: int, mo
     assert best.run(Program("x = 1"), QUICK).passed
 
 
+def test_verdicts_that_wait_for_an_earlier_one_count_too(best: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.sandbox.pool._AHEAD_BYTES", 1 << 20)
+    read = []
+
+    def programs() -> Iterator[Program]:
+        yield Program("import time\ntime.sleep(1)")
+        for i in range(10_000):
+            read.append(i)
+            yield Program("open('x', 'wb').write(bytes(100_000))", collect=("x",))
+
+    verdicts = best.run_many(programs(), QUICK)
+    next(verdicts)
+    assert 10 <= len(read) < 50  # in a second hundreds would be done
+    assert len(next(verdicts).files[0].data) == 100_000
+    verdicts.close()  # type: ignore[attr-defined]
+
+
 def test_two_streams_may_share_a_pool(best: Pool) -> None:
     counts: list[int] = []
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from dataclasses import replace
 
 import pytest
 
 from engine.errors import WishError
 from engine.sandbox import VERDICTS, Call, Limits, Pool, Program
+from engine.sandbox.case import Case
+from engine.sandbox.worker import Setup, Worker
 
 from .conftest import QUICK, Runner
 
@@ -190,6 +194,30 @@ def test_an_endless_test_is_ended_too(best: Pool) -> None:
     program = Program("def f(x): return x", entry_point="f", test="def check(c):\n    while True: pass\n")
     verdict = best.run(program, QUICK)
     assert verdict.name in ("cpu_limit", "wall_limit"), verdict
+
+
+def test_a_judge_never_sits_where_another_ones_test_left_a_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed connections hold their ports for a minute, and nothing but a new jail takes them away."""
+    monkeypatch.setattr("engine.sandbox.sitting._MOST_TRIALS", 1)
+    connects = (
+        "import socket\ndef check(candidate):\n    s = socket.create_server(('127.0.0.1', 4242))\n"
+        "    c = socket.create_connection(s.getsockname())\n    s.accept()[0].close()\n    c.recv(1)\n    c.close()\n"
+        "    s.close()\n    candidate()\n"
+    )
+    binds = "import socket\ndef check(candidate):\n    socket.socket().bind(('127.0.0.1', 4242))\n    candidate()\n"
+    near, far = socket.socketpair()
+    with near, far, contextlib.closing(Worker(Setup(False, (), ()), near)) as worker:
+        if worker.open(["full", "user"], 16)["level"] == "":
+            pytest.skip("without namespaces there is no network of the jail's own")
+        for test in (connects, binds, connects):
+            case = Case.of(Program("def f(): return 1", entry_point="f", test=test), QUICK)
+            assert worker.run(case).name == "passed"
+
+
+def test_a_test_that_leaves_is_never_the_programs_fault(pool: Pool) -> None:
+    leaves = "import os\ndef check(candidate):\n    candidate()\n    os._exit(0)\n"
+    for _ in range(5):
+        assert pool.run(Program("def f(): return 1", entry_point="f", test=leaves), QUICK).name == "infra"
 
 
 def test_expected_values_must_be_plain(best: Pool) -> None:
