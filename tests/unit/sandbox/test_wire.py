@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import marshal
 import math
+import os
 import socket
 import time
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.sandbox import VERDICTS, Call, Pool, Program, codec, wire
+from engine.sandbox.jail import Shape
 from engine.sandbox.judge import read_failure
+from engine.sandbox.keeper import Keeper
+from engine.sandbox.streams import as_file
+from engine.sandbox.watch import Order
 
 from .conftest import QUICK
 
@@ -389,6 +397,50 @@ def test_what_answers_a_question_for_a_name_never_breaks_the_judge(alone: Pool, 
     verdict = alone.run(Program(source, entry_point="f", test=body), SHORT)
     assert verdict.name != "infra", verdict
     assert_the_next_is_judged_rightly(alone)
+
+
+ORDER = asdict(Order(7, "program", 0.2, 0.3, 256, 0, 32, 16, []))
+JOB = {"form": "script", "source": "pass", "arguments": (), "files": [], "calls": (), "ahead": ("f", ())}
+scalars = (
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5) | st.lists(st.none())
+)
+half_meant = st.builds(
+    lambda changes, gone: {k: v for k, v in {**ORDER, **changes}.items() if k != gone},
+    st.dictionaries(st.sampled_from(list(ORDER)) | st.text(max_size=3), scalars, max_size=2),
+    st.sampled_from([*ORDER, ""]),
+)
+orders = st.binary(min_size=1, max_size=40) | st.builds(
+    lambda key, value: json.dumps({key: value}).encode(),
+    st.sampled_from(["run", "end", "x"]),
+    half_meant | scalars,
+)
+
+
+@LIVE
+@given(data=orders)
+def test_an_order_nobody_means_is_passed_over_or_ends_the_jail(pool: Pool, data: bytes) -> None:
+    """Orders come from the worker alone; even so none of them may leave it waiting, or get another order's report."""
+    with contextlib.closing(Keeper(Shape(pool.level, 16))) as keeper:
+        keeper.control.settimeout(10)
+        keeper.control.send(data)
+        null, job = os.open(os.devnull, os.O_RDWR), as_file(marshal.dumps(JOB))
+        with contextlib.suppress(OSError):  # it may have ended already
+            keeper.run(99, "program", QUICK, [null, null, null, null, job])
+        os.close(null)
+        os.close(job)
+        told: dict = {}
+        while told.get("serial") != 99 and (answer := _answer(keeper)):
+            told = json.loads(answer)
+        assert told.get("serial") != 99 or told["status"] == 0, told
+        if not told:
+            assert keeper.process.wait(10) is not None
+
+
+def _answer(keeper: Keeper) -> bytes:
+    try:
+        return keeper.control.recv(1 << 16)
+    except ConnectionResetError:
+        return b""
 
 
 GREETINGS = "wire = (struct.pack('>Ic', 1 << 20, b'R') + bytes(1 << 20)) * 8"
