@@ -16,7 +16,7 @@ import click
 
 from engine import protocol
 from engine.config import Run, demand, dump, load
-from engine.errors import BUG, DONE, Preempted, TemperError, WishError
+from engine.errors import BUG, DONE, WRONG_WISH, Preempted, TemperError, WishError, misused
 
 if TYPE_CHECKING:
     from engine.dist import World
@@ -222,14 +222,14 @@ def _rank() -> int:
 def main() -> None:
     """Run a verb. User errors end in one sentence and their exit code; bugs keep their stack trace."""
     try:
-        verbs(standalone_mode=False, prog_name="python -m engine", obj={"benchmark_texts": _held_out})
+        verbs(standalone_mode=False, prog_name="temper", obj={"benchmark_texts": _held_out})
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        print(misused(error), file=sys.stderr)
+        sys.exit(WRONG_WISH)
     except TemperError as error:
         if _rank() == 0:
             print(f"error: {error}", file=sys.stderr)

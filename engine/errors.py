@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import click
+
 DONE = 0
 BUG = 1
 WRONG_WISH = 2
@@ -51,3 +56,12 @@ class Preempted(TemperError):
     """The run was asked to stop, saved at a step border and can be resumed (exit code 75)."""
 
     exit_code = PREEMPTED
+
+
+def misused(error: click.ClickException) -> str:
+    """A mistake on the command line as one sentence, with where to read on; a group called bare gives its help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return error.format_message()
+    what = " ".join(error.format_message().split()).rstrip(".")
+    return f"error: {what} (see `{context.command_path} --help`)" if context else f"error: {what}"

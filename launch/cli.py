@@ -102,10 +102,17 @@ def temper() -> None:
 
 def main() -> None:
     """Run `temper`; a user's mistake is one sentence and its exit code, never a stack trace."""
-    from engine.errors import TemperError
+    from engine.errors import WRONG_WISH, TemperError, misused
 
     try:
-        temper(prog_name="temper")
+        temper(prog_name="temper", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        print(misused(error), file=sys.stderr)
+        sys.exit(WRONG_WISH)
     except TemperError as error:
         print(f"temper: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
