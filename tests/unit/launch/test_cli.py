@@ -55,6 +55,15 @@ def test_an_unknown_verb_names_the_nearest() -> None:
     assert "did you mean `temper evaluate`?" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["score"], ["train", "--wrong"], ["sandbox", "attack", "--level", "best"]])
+def test_a_slip_on_the_command_line_is_one_line_that_names_the_verb(words: list[str]) -> None:
+    done = temper(*words)
+    verb = " ".join(word for word in words if word.isalpha() and word != "best")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.endswith(f"(see `temper {verb} --help`)\n")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_dry_run_prints_the_line_and_starts_nothing(run_file: Path, tmp_path: Path) -> None:
     first, again = temper("train", str(run_file), "--dry-run"), temper("train", str(run_file), "--dry-run")
     assert first.returncode == 0, first.stderr
