@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from . import codec, wire
+from . import codec, kernel, wire
 from .ahead import Ahead, same_call
 from .verdict import Failure, Limits, one_line
 
 JUDGE_LIMITS = Limits(cpu_seconds=10.0, memory_mb=1280, processes=16, disk_mb=8)
 """What one trial may use; a test that takes more is at fault itself, or was handed values made to hurt it."""
+_LARGE = 1 << 20
+"""Bytes of answers after which the memory they took is given back; a judge sits for a thousand trials."""
 _LINK = 3
 _RECURSION = sys.getrecursionlimit()
 
@@ -64,6 +66,10 @@ def main() -> int:
         os.close(channel)
         sys.setrecursionlimit(_RECURSION)
         sys.modules.pop("test", None)
+        large = trial.heard > _LARGE
+        del trial
+        if large:
+            kernel.give_back_memory()
     return 0
 
 
@@ -95,6 +101,8 @@ class Trial:
         self.job = job
         self.channel = channel
         self.inbox = wire.Inbox(buffer=bytearray(job["said"]))
+        self.heard = 0
+        """Bytes the program has said."""
         self.ahead: deque[Ahead] = deque(marshal.loads(job["ahead"]) if job["ahead"] else ())
         """Calls the program answers unasked; their answers are on the way, in this order."""
         self.helpers: dict | None = None
@@ -166,6 +174,7 @@ class Trial:
             self._settle("wrong", f"the program broke the protocol: {error}")
         if frame is None:
             self._settle("gone", "")
+        self.heard += len(frame.body)
         return frame
 
     def _ask(self, kind: bytes, question: object) -> wire.Frame:

@@ -77,6 +77,11 @@ def set_dumpable() -> None:
     _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
+def give_back_memory() -> None:
+    """Let the kernel have what was freed: the C library keeps blocks of a size it has once seen freed."""
+    _libc.malloc_trim(ctypes.c_size_t(0))
+
+
 def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
 
