@@ -167,10 +167,15 @@ class Keeper:
         }
         socket.send_fds(self.control, [_pack({"run": order})], fds)
 
-    def end(self, serial: int) -> None:
+    def end(self, serial: int, reason: str = "asked") -> None:
         """Order a running program to be ended; no harm when it has ended already."""
         with contextlib.suppress(OSError):
-            self.control.send(b'{"end": %d}' % serial)
+            self.control.send(_pack({"end": serial, "reason": reason}))
+
+    def excuse(self, serial: int, seconds: float) -> None:
+        """Give a program wall time it was kept waiting for."""
+        with contextlib.suppress(OSError):
+            self.control.send(_pack({"go_on": serial, "seconds": seconds}))
 
     def events(self) -> cgroup.Events:
         """What the kernel did to this jail since the last time this was asked."""

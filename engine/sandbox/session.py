@@ -23,12 +23,16 @@ from .outcome import Seen, cause, exit_of
 from .sitting import Sitting
 from .streams import Output, as_file
 from .verdict import MOST_FILES, MOST_WALL, OUTPUT_CAP_FACTOR, File, Verdict, one_line
+from .watch import Stopwatch
 
 _GRACE_SECONDS = 20.0
 _LAST_WORDS_SECONDS = 3.0
 """How long a judge may go on after its program has ended."""
 _MOST_COLLECTED = 64 << 20
+_LEAST_EXCUSE_SECONDS = 0.02
 _serials = itertools.count(1)
+_clock = Stopwatch(os.getpid())
+"""Of this worker's process."""
 
 
 class Broken(Exception):
@@ -67,6 +71,9 @@ class Session:
         self.files: list[File] = []
         self.deadline = time.monotonic() + self.limits.wall_seconds * MOST_WALL + _GRACE_SECONDS
         self.last_words = math.inf
+        self.began = _clock.read()
+        self.excused = 0.0
+        """Wall seconds the program was given for those it was kept waiting."""
         self.printed = 0
         self.inbox = wire.Inbox()
         self.events = -1
@@ -225,7 +232,11 @@ class Session:
         if not data:
             self._lost()
             return
-        self.report = report = json.loads(data)
+        report = json.loads(data)
+        if "overdue" in report:
+            self._answer_for(report["serial"])
+            return
+        self.report = report
         self._read_collected(report.get("collected", []), fds)
         if report["serial"] != self.serial:
             raise Broken("a report of another program")
@@ -238,6 +249,15 @@ class Session:
             # The judge may not have read the program's last words yet (the error it ended with), so it may finish
             # hearing them; the end of its channel follows. What else the test had to do, it has no candidate for.
             self.last_words = time.monotonic() + _LAST_WORDS_SECONDS
+
+    def _answer_for(self, serial: int) -> None:
+        """A program seems to have slept too long: end it, unless it waited for its judge or for this worker."""
+        kept = _clock.read() - self.began + (self.judge.busy() if self.judge else 0.0)
+        if kept - self.excused < _LEAST_EXCUSE_SECONDS:
+            self.solution.end(serial, "wall")
+        else:
+            self.solution.excuse(serial, kept - self.excused)
+            self.excused = kept
 
     def _read_collected(self, names: list[str], fds: list[int]) -> None:
         room = _MOST_COLLECTED

@@ -14,6 +14,7 @@ from dataclasses import replace
 from . import codec
 from .judge import JUDGE_LIMITS
 from .keeper import Keeper
+from .watch import Stopwatch, youngest_of
 
 _MOST_TRIALS = 1000
 """Forking a judge costs more than most trials; sitting for ever would let what tests leave behind pile up."""
@@ -32,6 +33,8 @@ class Sitting:
         self.cpu_seconds = JUDGE_LIMITS.cpu_seconds
         self.report: dict | None = None
         """How the judge's process ended, once it has."""
+        self._clock: Stopwatch | None = None
+        self._mark = 0.0
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         null = os.open(os.devnull, os.O_RDWR)
         try:
@@ -57,11 +60,18 @@ class Sitting:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [job, channel]).tobytes())]
         self.link.sendmsg([b"T"], rights)
 
+    def busy(self) -> float:
+        """Seconds the judge has been at work, or waited for a CPU, in this trial: time its program had to wait."""
+        if self._clock is None:
+            self._clock = Stopwatch(youngest_of(self.keeper.process.pid))
+        return self._clock.read() - self._mark
+
     def ruling(self) -> tuple[str, str] | None:
         """The verdict and its detail; None at the judge's end, of which its report tells more."""
         data = self.link.recv(1 << 16)
         if not data:
             return None
+        self._mark += self.busy()
         verdict, detail = codec.decode(data)
         return verdict, detail
 
@@ -90,6 +100,8 @@ class Sitting:
 
     def close(self) -> None:
         """Let the judge go home, and wait until it has."""
+        if self._clock:
+            self._clock.close()
         with contextlib.suppress(OSError):
             self.link.close()
             if self.report is None:

@@ -48,9 +48,15 @@ class Watch:
     """No namespace holds the program: its processes are those this one started."""
     counts_memory: bool
     """No cgroup does."""
+    asks: bool = False
+    """Whoever attends asks the worker before a program is ended that seems to have slept too long."""
     started: float = field(default_factory=time.monotonic)
     reason: str = ""
     """Why it was ended: cpu, wall, memory, disk, processes, or asked; empty when it ended by itself."""
+    overdue: bool = False
+    """It seems to have slept too long, unless it was kept waiting: then the worker excuses some of the time."""
+    excused: float = 0.0
+    """Wall seconds in which its judge or its worker was at work, or waited for a CPU."""
     crowded: bool = False
     status: int | None = None
     peak_kb: int = 0
@@ -71,18 +77,19 @@ class Watch:
         cpu = max(cpu, _cpu_clock(self.child)) + self._reaped()
         self.cpu = cpu = max(cpu, sum(self.seen.values()) / _TICKS)
         self.crowded = self.crowded or threads >= order.processes
+        rest = order.wall_seconds - (wall - _queued(self.child) - self.excused)
         if cpu > order.cpu_seconds:
             self.reason = "cpu"
         elif threads > order.processes:
             self.reason = "processes"
-        elif wall > order.wall_seconds * MOST_WALL or wall - _queued(self.child) > order.wall_seconds:
+        elif wall > order.wall_seconds * MOST_WALL or (rest < 0 and not self.asks):
             self.reason = "wall"
         elif memory_mb > order.memory_mb:
             self.reason = "memory"
         elif self.alone and self._disk_mb() > order.disk_mb:
             self.reason = "disk"
-        rest = min((order.cpu_seconds - cpu) / _CPUS, order.wall_seconds - wall, _LONGEST_LOOK)
-        return max(rest, _SHORTEST_LOOK)
+        self.overdue = rest < 0
+        return max(min((order.cpu_seconds - cpu) / _CPUS, rest, _LONGEST_LOOK), _SHORTEST_LOOK)
 
     def _reaped(self) -> float:
         return _reaped_cpu() - self.reaped_before
@@ -144,6 +151,36 @@ def _queued(pid: int) -> float:
         return int(Path("/proc", str(pid), "schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
+
+
+class Stopwatch:
+    """Seconds a process has been at work or has waited for a CPU; 0 where the kernel does not tell."""
+
+    def __init__(self, pid: int) -> None:
+        self._file = -1
+        with contextlib.suppress(OSError):
+            self._file = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> float:
+        """So far."""
+        try:
+            ran, waited = os.pread(self._file, 64, 0).split()[:2]
+            return (int(ran) + int(waited)) / 1e9
+        except (OSError, ValueError):
+            return 0.0
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def youngest_of(pid: int) -> int:
+    """The end of a line of processes, each the last child of the one before it."""
+    with contextlib.suppress(OSError, IndexError):
+        while children := _children(pid):
+            pid = int(children[-1])
+    return pid
 
 
 def _memory_kb(name: str) -> int:

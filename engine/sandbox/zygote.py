@@ -178,7 +178,7 @@ class Zygote:
             self._become(order, fds)
         if self.rooms:
             self.rooms.leave()
-        watch = Watch(order, child, first, not self.namespaces, self.shape.level != "full")
+        watch = Watch(order, child, first, not self.namespaces, self.shape.level != "full", asks=True)
         for fd in fds:
             os.close(fd)
         self._attend(watch)
@@ -191,26 +191,32 @@ class Zygote:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.register(self.control, select.POLLIN)
-        pause = watch.first_pause()
-        while True:
+        pause, asking = watch.first_pause(), False
+        while not (watch.reason or self.orphaned):
             ready = dict(poll.poll(pause * 1000))
             if pidfd in ready:
                 break
-            if self.control.fileno() in ready and self._told_to_end(watch.order):
-                watch.reason = "asked"
-                break
-            if self.orphaned:
-                break
+            if self.control.fileno() in ready:
+                asking = self._heed(watch) and asking
+                continue
             pause = watch.look()
-            if watch.reason:
-                break
+            if watch.overdue and not asking:
+                self.control.send(_pack({"serial": watch.order.serial, "overdue": True}))
+                asking = True
         os.close(pidfd)
         self._end_all(watch)
 
-    def _told_to_end(self, order: Order) -> bool:
+    def _heed(self, watch: Watch) -> bool:
+        """Hear the worker: to end the program, or that it has time left. Whether an answer is still to come."""
         data = self.control.recv(_PACKET)
         self.orphaned = not data
-        return bool(data) and json.loads(data).get("end") == order.serial
+        message = json.loads(data) if data else {}
+        if message.get("end") == watch.order.serial:
+            watch.reason = message.get("reason", "asked")
+        if message.get("go_on") != watch.order.serial:
+            return True
+        watch.excused += message["seconds"]
+        return False
 
     def _end_all(self, watch: Watch) -> None:
         """Kill until nothing is left to wait for: as PID 1 this reaches every process of the jail."""

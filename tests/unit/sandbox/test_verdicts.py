@@ -214,6 +214,19 @@ def test_a_judge_never_sits_where_another_ones_test_left_a_sign(monkeypatch: pyt
             assert worker.run(case).name == "passed"
 
 
+def test_time_the_judge_takes_is_not_the_programs(pool: Pool) -> None:
+    """Its wall time catches sleepers; one that waits for a test at work, or for a CPU its test waits for, is none."""
+    works = (
+        "import time\ndef check(candidate):\n    end = time.process_time() + 1.5\n"
+        "    while time.process_time() < end: pass\n    assert candidate(1) == 1\n"
+    )
+    limits = replace(QUICK, wall_seconds=0.5)
+    assert pool.run(Program("def f(x): return x", entry_point="f", test=works), limits).name == "passed"
+    asleep = "import time\ndef f(x):\n    time.sleep(9)\n    return x"
+    verdict = pool.run(Program(asleep, entry_point="f", test=works), limits)
+    assert verdict.name == "wall_limit" and verdict.wall_seconds < 4, verdict
+
+
 def test_a_test_that_leaves_is_never_the_programs_fault(pool: Pool) -> None:
     leaves = "import os\ndef check(candidate):\n    candidate()\n    os._exit(0)\n"
     for _ in range(5):
