@@ -43,9 +43,8 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
         extract_version=EXTRACT_VERSION,
     )
     folder = job.place.folder
-    tasks = (
-        {"task_id": t.id, "group": t.group, "prompt": t.prompt, "reference": t.reference} for t in job.tasks
-    )
+    shown = ("group", "prompt", "reference", "language")
+    tasks = ({"task_id": t.id, **{name: getattr(t, name) for name in shown}} for t in job.tasks)
     write_lines(folder / TASKS, tasks)
     lines = (_line(item, answers[item.key], verdicts[item.key], chat=job.chat) for item in items)
     write_lines(folder / RESULTS, lines)

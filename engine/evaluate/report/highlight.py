@@ -1,26 +1,26 @@
-"""Python source as coloured HTML; every piece is escaped, since models write it."""
+"""Source as coloured HTML, in the colours of its language; every piece is escaped, since models write it."""
 
 from __future__ import annotations
 
-import keyword
 import re
 
 from markupsafe import Markup
+from pygments.lexers import get_lexer_by_name
+from pygments.token import Token, is_token_subtype
+from pygments.util import ClassNotFound
 
-_TOKEN = re.compile(
-    r"""(?P<comment>\#[^\n]*)
-      | (?P<string>[rbfuRBFU]{0,2}(?:\"\"\"(?:\\.|[^\\])*?(?:\"\"\"|\Z) | '''(?:\\.|[^\\])*?(?:'''|\Z)
-                 | "(?:\\.|[^"\\\n])*"? | '(?:\\.|[^'\\\n])*'?))
-      | (?P<number>\b\d[\w.]*)
-      | (?P<definition>(?<=\bdef\s)\w+|(?<=\bclass\s)\w+)
-      | (?P<word>[^\W\d]\w*)
-      | (?P<rest>\s+|.)""",
-    re.X | re.S,
-)
+_CLASSES = {
+    Token.Comment: "c",
+    Token.Literal.String: "s",
+    Token.Literal.Number: "n",
+    Token.Keyword: "k",
+    Token.Operator.Word: "k",
+    Token.Name.Function: "d",
+    Token.Name.Class: "d",
+}
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_KEYWORDS = frozenset(keyword.kwlist)
 MOST_CHARACTERS = 6000
 
 
@@ -29,17 +29,18 @@ def visible(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
-def highlight(source: str) -> Markup:
+def highlight(source: str, language: str = "python") -> Markup:
     """Spans of class `k` (keyword), `s`, `n`, `d` (defined name) and `c` around their tokens; long sources are cut."""
+    keep = {"stripnl": False, "ensurenl": False}
+    try:
+        lexer = get_lexer_by_name(language, **keep)
+    except ClassNotFound:
+        lexer = get_lexer_by_name("text", **keep)
     parts: list[Markup] = []
-    for match in _TOKEN.finditer(visible(source[:MOST_CHARACTERS])):
-        kind, text = match.lastgroup, match.group()
-        if kind == "word":
-            kind = "keyword" if text in _KEYWORDS else "rest"
-        if kind == "rest":
-            parts.append(Markup("{}").format(text))
-        else:
-            parts.append(Markup('<span class="{}">{}</span>').format((kind or "rest")[0], text))
+    for token, text in lexer.get_tokens(visible(source[:MOST_CHARACTERS])):
+        kind = next((name for family, name in _CLASSES.items() if is_token_subtype(token, family)), "")
+        span = '<span class="{}">{}</span>' if kind else "{1}"
+        parts.append(Markup(span).format(kind, text))
     if len(source) > MOST_CHARACTERS:
         parts.append(Markup("\n… {} more characters").format(f"{len(source) - MOST_CHARACTERS:,}"))
     return Markup("").join(parts)

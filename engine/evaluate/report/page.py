@@ -53,7 +53,7 @@ def write(stages: Sequence[Stage], out: Path, *, title: str = "Temper report") -
     environment.filters |= {"percent": _percent, "duration": _duration}
     models = entries(stages)
     # The policy names the one script that may run by its hash; the text between its tags must be these bytes.
-    script = (PAGE / "viewer.js").read_text(encoding="utf-8")
+    script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("colours.js", "viewer.js"))
     html = environment.get_template("report.html").render(
         title=title,
         style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),
@@ -229,18 +229,18 @@ def _shown(models: Sequence[Entry]) -> list[Shown]:
 
 
 def _side_by_side(task: dict[str, Any], models: Sequence[Entry]) -> Shown:
-    answers = []
+    answers, language = [], task.get("language", "python")
     for model in models:
         line = model.judged.results.get((task["task_id"], 0))
         if line is not None:
             stderr = "\n".join(visible(line["stderr"]).strip().splitlines()[-STDERR_LINES:])
             line = line | {"stderr": stderr, "detail": visible(line["detail"])}
-            answers.append((model, line, highlight(line["completion"].rstrip())))
+            answers.append((model, line, highlight(line["completion"].rstrip(), language)))
     return Shown(
         task_id=task["task_id"],
         group=task["group"],
-        prompt=highlight(task["prompt"].rstrip()),
-        reference=highlight(task["reference"].rstrip()),
+        prompt=highlight(task["prompt"].rstrip(), language),
+        reference=highlight(task["reference"].rstrip(), language),
         answers=answers,
     )
 

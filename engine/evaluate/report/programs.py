@@ -57,6 +57,7 @@ def task_rows(models: Sequence[Entry]) -> list[Row]:
             {
                 "prompt": _text(task.get("prompt", "")),
                 "reference": _text(task.get("reference", "")),
+                "language": task.get("language", "python"),
                 "runs": [[_kept(line) for line in part.get(name, [])] for part in lines],
             }
         )

@@ -301,7 +301,7 @@ def test_charts_of_nothing_one_point_and_very_many() -> None:
 
 
 def test_what_html_cannot_hold_is_shown_as_a_replacement() -> None:
-    assert highlight("x\0\x1b[31m\ud800\n\ty") == 'x\ufffd\ufffd[<span class="n">31m</span>\ufffd\n\ty'
+    assert highlight("x\0\x1b[31m\ud800\n\ty") == 'x\ufffd\ufffd[<span class="n">31</span>m\ufffd\n\ty'
 
 
 def test_highlight_keeps_every_character() -> None:
@@ -311,6 +311,15 @@ def test_highlight_keeps_every_character() -> None:
     page = Page(f"<pre>{highlight(source)}</pre>")
     assert page.text == source
     assert {value for name, value in page.attributes} == {"k", "d", "s", "n", "c"}
+
+
+def test_a_program_has_the_colours_of_its_language() -> None:
+    script = "// sum\nlet sum = 'a' + 1;"
+    assert highlight(script, "javascript") == (
+        '<span class="c">// sum</span>\n<span class="k">let</span> sum = <span class="s">&#39;a&#39;</span> + '
+        '<span class="n">1</span>;'
+    )
+    assert highlight("<b>", "a language nobody knows") == "&lt;b&gt;"
 
 
 def test_markdown_holds_scores_and_hostile_names_as_text(runs: list[Path], tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ document.getElementById("page").onload = async function () {
   await until(() => page.getElementById("viewer").dataset.shown === "1.1.1");
   told.next = page.getElementById("viewer").dataset.shown;
   told.after = wide();
+  page.querySelector('a[href="#program-5.0"]').click();
+  await until(() => page.getElementById("viewer").dataset.shown.startsWith("5.0"));
+  const marks = page.querySelectorAll("#program > pre .c, #program > pre .k");
+  told.language = [...marks].map((mark) => `${mark.className} ${mark.textContent}`);
   told.strangers = page.querySelectorAll("img, iframe, object").length;
   told.ground = getComputedStyle(page.body).backgroundColor;
   told.hit = [window.hit, document.title];
@@ -55,13 +59,16 @@ def evaluation(folder: Path, completion: str) -> None:
     """Six tasks, two samples each; half of the tasks are solved."""
     folder.mkdir(parents=True)
     tasks = [
-        {"task_id": f"T/{n}", "group": "", "prompt": f"def f{n}(x):\n", "reference": "    return x\n"}
+        {
+            "task_id": f"T/{n}", "group": "", "prompt": f"def f{n}(x):\n", "reference": "    return x\n",
+            "language": "python" if n < 5 else "javascript",
+        }
         for n in range(6)
-    ]
+    ]  # fmt: skip
     lines = [
         {
             "task_id": f"T/{n}", "sample": s, "verdict": "passed" if n % 2 == 0 else "wrong", "detail": HOSTILE,
-            "stderr": HOSTILE, "completion": completion,
+            "stderr": HOSTILE, "completion": completion if n < 5 else "// note\nlet x = '#';\n",
         }
         for n in range(6)
         for s in range(2)
@@ -107,6 +114,7 @@ def test_grid_and_viewer_work(tmp_path: Path, width: int, dark: bool) -> None:
     assert told["text"].count(HOSTILE) >= 3
     assert told["strangers"] == 0 and told["hit"] == [None, ""]
     assert (told["ground"] == "rgb(19, 20, 24)") == dark
+    assert told["language"] == ["c // note", "k let"]
     assert "CONSOLE" not in done.stderr, done.stderr[-3000:]
     assert "127.0.0.1:9" not in re.sub(
         r'"(command_line|args)"[^\n]*', "", (tmp_path / "net.json").read_text()

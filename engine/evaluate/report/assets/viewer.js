@@ -1,15 +1,6 @@
 // What models wrote enters the page as text nodes alone; no call here reads text as markup.
 "use strict";
 (() => {
-  const KEYWORDS = new Set(("False None True and as assert async await break class continue def del elif else except " +
-    "finally for from global if import in is lambda nonlocal not or pass raise return try while with yield").split(" "));
-  const TOKEN = new RegExp([
-    "(?<c>#[^\\n]*)",
-    "(?<s>[rbfu]{0,2}(?:\"\"\"(?:\\\\[^]|[^\\\\])*?(?:\"\"\"|$)|'''(?:\\\\[^]|[^\\\\])*?(?:'''|$)" +
-      "|\"(?:\\\\[^]|[^\"\\\\\\n])*\"?|'(?:\\\\[^]|[^'\\\\\\n])*'?))",
-    "(?<n>\\b\\d[\\w.]*)",
-    "(?<w>[\\p{L}_][\\p{L}\\p{N}_]*)",
-  ].join("|"), "giu");
   const MOST_CELLS = 4000000;
   const ADDRESS = /^#program-(\d+)\.(\d+)(?:\.(\d+))?$/;
   const at = (id) => document.getElementById(id);
@@ -19,22 +10,6 @@
     if (kind) node.className = kind;
     node.append(...inside);
     return node;
-  };
-
-  const coloured = (source) => {
-    const code = document.createElement("code");
-    let end = 0, before = "";
-    for (const found of source.matchAll(TOKEN)) {
-      let kind = Object.keys(found.groups).find((name) => found.groups[name] !== undefined);
-      const text = found[0];
-      if (kind === "w") kind = KEYWORDS.has(text) ? "k" : before === "def" || before === "class" ? "d" : "";
-      before = text;
-      if (!kind) continue;
-      code.append(source.slice(end, found.index), make("span", kind, text));
-      end = found.index + text.length;
-    }
-    code.append(source.slice(end));
-    return make("pre", "", code);
   };
 
   // Longest common subsequence of lines: [sign, line] in order; null where the tables would be too large.
@@ -96,13 +71,13 @@
     const parts = [make("p", "verdict", badge(line.verdict), make("span", "count", facts.join(" · ")))];
     if (line.detail) parts.push(make("p", "detail", line.detail));
     if (line.completion === undefined) parts.push(make("p", "note", "The folder keeps no program for this sample."));
-    else parts.push(coloured(line.completion));
+    else parts.push(coloured(line.completion, task.language));
     if (line.stderr) parts.push(make("h4", "", "stderr"), make("pre", "stderr", line.stderr));
     if (line.completion !== undefined && task.reference)
       parts.push(fold("Difference to the reference", () => [
         make("p", "note", "− only in the reference, + only in this program"), difference(task, line.completion)]));
-    if (task.prompt) parts.push(fold("Prompt", () => [coloured(task.prompt)]));
-    if (task.reference) parts.push(fold("Reference", () => [coloured(task.reference)]));
+    if (task.prompt) parts.push(fold("Prompt", () => [coloured(task.prompt, task.language)]));
+    if (task.reference) parts.push(fold("Reference", () => [coloured(task.reference, task.language)]));
     return parts;
   };
 
