@@ -197,7 +197,8 @@ READS = "import sys\n\ndef solve():\n    print(sum(map(int, sys.stdin.read().spl
 BARE_READS = "a, b = map(int, input().split())\nif a:\n    print(a + b)\n"
 SCRIPTS = {
     "prose around": f"Sure:\n{fenced(READS)}Done.",
-    "input and output shown after it": f"{fenced(READS)}For\n{fenced('1 2' + chr(10), '')}\n{fenced('3' + chr(10), '')}",
+    "input and output shown after it": f"{fenced(READS)}For\n{fenced('1 2' + chr(10), '')}"
+    f"it prints\n{fenced('3' + chr(10), '')}",
     "no tag, output shown": f"{fenced(READS, '')}It prints\n{fenced('3' + chr(10), '')}",
     "use shown after it": f"{fenced(READS)}Then\n{fenced('solve()' + chr(10))}",
     "draft before it": f"{fenced(READS.replace('sum', 'max'))}No:\n{fenced(READS)}",
@@ -212,13 +213,13 @@ SCRIPTS = {
 @pytest.mark.parametrize("prompt", [SCRIPT.prompt, "# Add them.\n", ""], ids=["docstring", "comment", "none"])
 def test_a_script_is_taken_whole(text: str, prompt: str) -> None:
     task = Asked(prompt=prompt, entry_point="", stop=SCRIPT.stop)
-    assert extract(text, task, chat=True) == READS
+    assert extract(text, task, chat=True).rstrip() == READS.rstrip()
     assert extract(fenced(prompt + READS), task, chat=True) == READS
 
 
 def test_a_script_without_functions_or_fences() -> None:
     assert extract(fenced(BARE_READS), SCRIPT, chat=True) == BARE_READS
-    assert extract(f"We add.\n\n{BARE_READS}\nThat is all", SCRIPT, chat=True).strip() == BARE_READS.strip()
+    assert extract(f"We add.\n\n{BARE_READS}\nIt adds two.", SCRIPT, chat=True).strip() == BARE_READS.strip()
     assert extract("I cannot.", SCRIPT, chat=True) == ""
 
 
