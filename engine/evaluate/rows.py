@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,15 +38,15 @@ def from_file(source: str) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _opened(source: str) -> Iterator[IO[bytes]]:
-    """Its lines as bytes: some sets are files of gigabytes, so nothing is read ahead."""
+    """Its lines as bytes: some sets are files of gigabytes, so no file is read ahead."""
     if source == "-":
-        yield _unzipped(sys.stdin.buffer)
+        yield _unzipped(BufferedReader(BytesIO(sys.stdin.buffer.read())))
         return
     with open(source, "rb") as file:
         yield _unzipped(file)
 
 
-def _unzipped(file: Any) -> IO[bytes]:
+def _unzipped(file: BufferedReader) -> IO[bytes]:
     return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file  # type: ignore[return-value]
 
 
