@@ -224,13 +224,26 @@ class Evaluate(Section):
     """Judgement: which tasks, how many samples, how they are drawn."""
 
     benchmark: (
-        Literal["basics", "custom", "humaneval", "humaneval-plus", "infilling", "mbpp", "multipl-e"] | None
+        Literal[
+            "apps",
+            "basics",
+            "codecontests",
+            "custom",
+            "humaneval",
+            "humaneval-plus",
+            "infilling",
+            "livecodebench",
+            "mbpp",
+            "multipl-e",
+        ]
+        | None
     ) = None
     """Benchmark to run; empty: none."""
     data: Place | None = None
     """The benchmark's file or hub id, where it is not built in."""
-    split: Literal["validation", "test"] = "test"
-    """Split used by `temper evaluate`; in-loop evaluation always takes `validation` where the benchmark has one.
+    split: Annotated[str, Field(pattern=r"^(validation|test|[\d-]*\.\.[\d-]*)$")] = "test"
+    """Split used by `temper evaluate`: `validation`, `test`, or for LiveCodeBench a window of contest dates such as
+    `2024-08..2025-01`; in-loop evaluation always takes `validation` where the benchmark has one.
     HumanEval has none: a checkpoint chosen by its pass@k was chosen on the tasks it is then reported on."""
     samples: Positive = 1
     """Samples drawn per task."""

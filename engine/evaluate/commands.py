@@ -141,7 +141,7 @@ def benchmark() -> None:
 def list_benchmarks() -> None:
     """Name them."""
     for name, module in BENCHMARKS.items():
-        click.echo(f"{name:12} {(module.__doc__ or '').splitlines()[0]}")
+        click.echo(f"{name:14} {(module.__doc__ or '').splitlines()[0]}")
 
 
 def task_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -173,7 +173,9 @@ def show(name: str, data: str | None, split: str, limit: int | None, task_id: st
             f"{name} has no task {task_id!r} in split {split!r}", f"`temper benchmark show {name}` lists them"
         )
     click.echo(chosen.prompt + chosen.reference)
-    click.echo(chosen.test or "\n".join(f"# {call.expression} == {call.expected!r}" for call in chosen.calls))
+    runs = [f"# {run.stdin!r} -> {run.expected!r}" for run in chosen.runs]
+    calls = [f"# {call.expression} == {call.expected!r}" for call in chosen.calls]
+    click.echo(chosen.test or "\n".join([*calls, *runs]))
 
 
 @benchmark.command()

@@ -94,4 +94,5 @@ def _limits(asked: Limits, task: Task) -> Limits:
     """Those asked for, raised to what a right answer to this task may need."""
     cpu = max(asked.cpu_seconds, task.cpu_seconds)
     wall = max(asked.wall_seconds, 3 * cpu) if cpu > asked.cpu_seconds else asked.wall_seconds
-    return replace(asked, cpu_seconds=cpu, wall_seconds=wall, output_kb=max(asked.output_kb, task.output_kb))
+    memory, output = max(asked.memory_mb, task.memory_mb), max(asked.output_kb, task.output_kb)
+    return replace(asked, cpu_seconds=cpu, wall_seconds=wall, memory_mb=memory, output_kb=output)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from engine.errors import WishError
 
@@ -21,21 +23,44 @@ def from_file(source: str) -> Iterator[tuple[str, Any]]:
     """
     name = "standard input" if source == "-" else source
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+        with _opened(source) as file:
+            for number, data in enumerate(file, start=1):
+                line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+                if line.strip():
+                    yield f"{name}:{number}", _parse(line, f"{name}:{number}")
     except FileNotFoundError:
         raise WishError(f"there is no file {source}", "check the path") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise WishError(
             f"cannot read {name} ({error})", "give a JSONL file in UTF-8, gzipped or not"
         ) from error
-    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
-        if line.strip():
-            yield f"{name}:{number}", _parse(line, f"{name}:{number}")
 
 
-def from_file_or_hub(source: str | None, hub_id: str, *, split: str = "test") -> Iterator[tuple[str, Any]]:
+@contextmanager
+def _opened(source: str) -> Iterator[IO[bytes]]:
+    """Its lines as bytes: some sets are files of gigabytes, so no file is read ahead."""
+    if source == "-":
+        yield _unzipped(BufferedReader(BytesIO(sys.stdin.buffer.read())))
+        return
+    with open(source, "rb") as file:
+        yield _unzipped(file)
+
+
+def _unzipped(file: BufferedReader) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file  # type: ignore[return-value]
+
+
+def from_file_or_hub(
+    source: str | None, hub_id: str, *, split: str = "test", files: Sequence[str] = ()
+) -> Iterator[tuple[str, Any]]:
     """(place, row) of a benchmark: of a whole file, or of a split of a hub id; None: of `hub_id`.
+
+    Args:
+        source: a file, a hub id, or None.
+        hub_id: where the benchmark is published.
+        split: of a hub id.
+        files: JSONL files of `hub_id` that are the split, where it is published as files and a loading script, which
+            `datasets` no longer runs.
 
     Raises:
         WishError: no such file or dataset, or a line that is not JSON.
@@ -48,18 +73,35 @@ def from_file_or_hub(source: str | None, hub_id: str, *, split: str = "test") ->
             )
         yield from from_file(source)
         return
+    if source == hub_id and files:
+        for name in files:
+            yield from from_file(_downloaded(source, name))
+        return
     import datasets
 
     try:
         rows = datasets.load_dataset(source, split=split)
     except Exception as error:  # the hub client raises a dozen unrelated types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WishError(
-            f"cannot load {source} from the hub ({reason})",
-            "check the id and the connection, or name the benchmark's own file (evaluate.data, or --data)",
-        ) from error
+        raise _unreachable(source, error) from error
     for number, row in enumerate(rows):
         yield f"{source}, row {number}", row
+
+
+def _downloaded(hub_id: str, name: str) -> str:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return hf_hub_download(hub_id, name, repo_type="dataset")
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise _unreachable(hub_id, error) from error
+
+
+def _unreachable(source: str, error: Exception) -> WishError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return WishError(
+        f"cannot load {source} from the hub ({reason})",
+        "check the id and the connection, or name the benchmark's own file (evaluate.data, or --data)",
+    )
 
 
 def _no_hub_id(name: str) -> bool:

@@ -23,9 +23,9 @@ from engine.model import load_model, with_adapter
 
 QUESTION = """Complete the following {language} code. Answer with the whole code in one fenced block.
 
-```{language}
+{fence}{language}
 {prompt}
-```
+{fence}
 """
 
 
@@ -187,4 +187,6 @@ def questions(run: Run, tokenizer: Any) -> tuple[Ask, bool]:
 
 
 def _question(benchmark: Benchmark, task: Task) -> str:
-    return QUESTION.format(language=task.language, prompt=benchmark.prompt(task).rstrip())
+    prompt = benchmark.prompt(task).rstrip()
+    fence = "```" if "```" not in prompt else "`````"  # some problems show their examples in fences
+    return QUESTION.format(language=task.language, prompt=prompt, fence=fence)

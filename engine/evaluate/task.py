@@ -13,7 +13,10 @@ Steps = Generator[Program, Verdict, Verdict]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a program that reads standard input: what it is given, and what it must print."""
+    """One run of a program: what it is given on standard input, and what it must print.
+
+    Of a task that calls a function: a JSON list of its arguments, and the JSON of its value.
+    """
 
     stdin: str
     expected: str
@@ -42,9 +45,13 @@ class Task:
     """Trusted source whose helpers the test may use, where that is not the prompt."""
     runs: tuple[Run, ...] = ()
     comparison: str = "tokens"
-    """How what a run prints is compared: exact, tokens, or floats (see `benchmarks.stdio`)."""
+    """How what a run prints is compared: a name in `benchmarks.stdio.COMPARISONS`."""
+    checker: str = ""
+    """Trusted source of a `check(stdin, printed, expected)` that says True or False instead of a comparison."""
     language: str = "python"
     cpu_seconds: float = 0.0
     """What a right answer may need of CPU time; the limit asked for is raised to it."""
+    memory_mb: int = 0
+    """What a right answer may need of memory; the limit asked for is raised to it."""
     output_kb: int = 64
     """What a right answer may print."""

@@ -9,15 +9,20 @@ import ast
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-EXTRACT_VERSION = 1
+EXTRACT_VERSION = 2
 """Raised whenever the same text may give another completion; written into every result."""
 
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*)$")
 _CODE_LINE = re.compile(r"^(?:import|from|def|async def|class|@)[ \t]*\S")
+_SCRIPT_LINE = re.compile(
+    r"^(?:import |from \S+ import |def |class |@|(?:for|while|if|with) .+:$|try:|print\(|\w+(?:, ?\w+)* ?= ?\S)"
+)
+"""A line that a script may begin with, where nothing fences it."""
+_READS = re.compile(r"\binput\b|\bstdin\b|\bopen\(0|\bfileinput\b")
 _PYTHON_TAGS = ("", "python", "python3", "py", "py3")
 
 
@@ -52,6 +57,8 @@ def extract(text: str, task: Asked, *, chat: bool = False) -> str:
         task: gives the prompt, the name that must be defined, and the stops.
         chat: whether the model was asked through a chat template and answers in prose with fenced code.
 
+    A task without an entry point asks for a script: all of a block is taken, or all of a continuation.
+
     Returns:
         Text to append to the prompt; empty where there is no code in the answer.
     """
@@ -64,7 +71,7 @@ def extract(text: str, task: Asked, *, chat: bool = False) -> str:
         return _from_chat(text, task)
     if text.startswith(task.prompt):
         return cut(text[len(task.prompt) :], task.stop)
-    again = _definition(text, task.entry_point)
+    again = _definition(text, task.entry_point) if task.entry_point else None
     if again and not _first_line(text).startswith((" ", "\t")):
         # Stops such as "\ndef" end a continuation; here they would end the answer before it has begun.
         return _beside(text[: again.end()] + cut(text[again.end() :], task.stop), task)
@@ -111,6 +118,8 @@ def _plain(text: str) -> str:
 
 def _from_chat(text: str, task: Asked) -> str:
     answer = text.rsplit("</think>", 1)[-1]
+    if not task.entry_point:
+        return _script(answer).removeprefix(task.prompt)
     code = _choose(blocks(answer), task.entry_point)
     if code is None:
         code = _unfenced(answer, task.entry_point)
@@ -119,6 +128,18 @@ def _from_chat(text: str, task: Asked) -> str:
     if not code.strip() or _defines(code, task.entry_point):
         return _beside(code, task) if code.strip() else ""
     return _as_body(code, task.prompt)
+
+
+def _script(answer: str) -> str:
+    """The last block that parses and reads its input: drafts come first, and shown input and output read nothing."""
+    found = blocks(answer)
+    tagged = [block.code for block in found if block.tag and block.tag in _PYTHON_TAGS]
+    codes = tagged or [block.code for block in found if not block.tag] or [block.code for block in found]
+    if not codes:
+        return _from_first_line_of_code(answer, _SCRIPT_LINE, _parses)
+    parsing = [code for code in codes if _parses(code)]
+    reading = [code for code in parsing if _READS.search(code)]
+    return (reading or parsing or [max(codes, key=len)])[-1]
 
 
 def _in_another_language(text: str, task: Asked, *, chat: bool) -> str:
@@ -149,14 +170,22 @@ def _choose(found: Sequence[Block], entry_point: str) -> str | None:
 
 
 def _unfenced(answer: str, entry_point: str) -> str:
-    """Code of an answer without fences: from its first line of code on, less the prose at its end."""
+    """Code of an answer without fences that holds a function."""
+    code = _from_first_line_of_code(
+        answer, _CODE_LINE, lambda code: _parses(code) and _defines(code, entry_point)
+    )
+    return code or (answer if answer.startswith((" ", "\t")) else "")
+
+
+def _from_first_line_of_code(answer: str, first: re.Pattern[str], whole: Callable[[str], bool]) -> str:
+    """From the `first` line of code on, less the prose behind what is `whole`; empty where there is no such line."""
     lines = answer.split("\n")
-    start = next((number for number, line in enumerate(lines) if _CODE_LINE.match(line)), None)
+    start = next((number for number, line in enumerate(lines) if first.match(line)), None)
     if start is None:
-        return answer if lines and lines[0].startswith((" ", "\t")) else ""
+        return ""
     for end in range(len(lines), start, -1):
         code = "\n".join(lines[start:end]) + "\n"
-        if _parses(code) and _defines(code, entry_point):
+        if whole(code):
             return code
     return "\n".join(lines[start:]) + "\n"
 
@@ -202,7 +231,10 @@ def _body_indent(prompt: str) -> str:
     indent = lines[-1][: len(lines[-1]) - len(lines[-1].lstrip())]
     if _parses(prompt):
         # The last statement is a docstring, whose last line may sit anywhere: the tree knows where it began.
-        node: ast.AST = ast.parse(prompt).body[-1]
+        body = ast.parse(prompt).body
+        if not body:
+            return ""  # only comments
+        node: ast.AST = body[-1]
         while isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             node = node.body[-1]
         return " " * getattr(node, "col_offset", len(indent))

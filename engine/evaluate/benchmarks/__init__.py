@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks import basics, custom, humaneval, humaneval_plus, infilling, mbpp, multipl_e
+from engine.evaluate.benchmarks import (
+    apps,
+    basics,
+    codecontests,
+    custom,
+    humaneval,
+    humaneval_plus,
+    infilling,
+    livecodebench,
+    mbpp,
+    multipl_e,
+)
 from engine.evaluate.task import Steps, Task
 from engine.sandbox import Program
 
@@ -30,11 +41,14 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "apps": apps,
     "basics": basics,
+    "codecontests": codecontests,
     "custom": custom,
     "humaneval": humaneval,
     "humaneval-plus": humaneval_plus,
     "infilling": infilling,
+    "livecodebench": livecodebench,
     "mbpp": mbpp,
     "multipl-e": multipl_e,
 }
@@ -72,6 +86,8 @@ def fingerprint(tasks: Sequence[Task]) -> str:
             fields += [task.language, task.comparison, [[run.stdin, run.expected] for run in task.runs]]
         if task.context or task.cpu_seconds:
             fields += [task.context, str(task.cpu_seconds)]
+        if task.checker or task.memory_mb:
+            fields += [task.checker, str(task.memory_mb)]
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 

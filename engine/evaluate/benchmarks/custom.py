@@ -16,7 +16,7 @@ from engine.sandbox import LANGUAGES, Program
 __all__ = ["judge", "load", "program", "prompt"]
 
 NEEDED: dict[str, type | tuple[type, ...]] = {"task_id": str, "prompt": str, "tests": (str, list)}
-TEXTS = ("entry_point", "reference", "group", "context", "language", "comparison")
+TEXTS = ("entry_point", "reference", "group", "context", "language", "comparison", "checker")
 KNOWN = (*NEEDED, *TEXTS, "stop")
 FORMS = (
     "give tests as a list of asserts, as a text that defines check(candidate), or as a list of "
@@ -74,7 +74,9 @@ def _task(row: Any, place: str) -> Task:
         raise WishError(
             f"{place}: there is no comparison {comparison!r}", f"choose one of {', '.join(stdio.COMPARISONS)}"
         )
-    largest = max((len(run.expected) for run in runs), default=0)
+    checker = row.get("checker", "")
+    if checker:
+        _demand_checker(checker, place, runs)
     return Task(
         id=row["task_id"],
         prompt=row["prompt"],
@@ -86,8 +88,9 @@ def _task(row: Any, place: str) -> Task:
         context=row.get("context", ""),
         runs=runs,
         comparison=comparison,
+        checker=checker,
         language=language,
-        output_kb=max(64, 2 * largest // 1024 + 1),
+        output_kb=stdio.room(runs),
     )
 
 
@@ -110,7 +113,7 @@ def _tests(row: dict[str, Any], place: str, language: str) -> tuple[tuple[Run, .
     if isinstance(tests, str) and tests.strip():
         if language == "python":
             _demand_python(tests, place)
-            if "check" not in {n.name for n in ast.parse(tests).body if isinstance(n, ast.FunctionDef)}:
+            if not _defines_check(tests):
                 raise WishError(f"{place}: tests defines no check(candidate)", FORMS)
             _demand_name(name, place)
         return (), tests
@@ -129,6 +132,23 @@ def _tests(row: dict[str, Any], place: str, language: str) -> tuple[tuple[Run, .
     raise WishError(f"{place}: tests is {tests!r:.80}", FORMS)
 
 
+def _demand_checker(checker: str, place: str, runs: tuple[Run, ...]) -> None:
+    if not runs:
+        raise WishError(
+            f"{place}: a checker and no runs to check", "give tests as a list of inputs and outputs"
+        )
+    _demand_python(checker, place)
+    if not _defines_check(checker):
+        raise WishError(
+            f"{place}: checker defines no check(stdin, printed, expected)",
+            "define it; it gives True or False for each run",
+        )
+
+
+def _defines_check(source: str) -> bool:
+    return any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in ast.parse(source).body)
+
+
 def _demand_name(name: str, place: str) -> None:
     if not name.isidentifier():
         raise WishError(f"{place}: entry_point {name!r} is no name", "name the function to test")
@@ -138,4 +158,4 @@ def _demand_python(test: str, place: str) -> None:
     try:
         ast.parse(test)
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise WishError(f"{place}: {test!r:.60} is no Python ({error})", "mend the test") from None
+        raise WishError(f"{place}: {test!r:.60} is no Python ({error})", "mend it") from None

@@ -2,34 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from decimal import Decimal
+from functools import partial
 from math import isclose
 
-from engine.evaluate.task import Steps, Task
-from engine.sandbox import Program, Verdict
+from engine.evaluate.task import Run, Steps, Task
+from engine.sandbox import Call, Program, Verdict
 
 RELATIVE = ABSOLUTE = 1e-6
 """How far a printed number may be off where `floats` compares."""
 SHOWN = 60
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+_ASK_CHECKER = """import json as _json
+_verdict = check(*_json.loads({given!r}))
+if not isinstance(_verdict, bool):
+    raise TypeError(f"check gave {{_verdict!r}}, neither True nor False")
+_verdict"""
 
 
-def judge(task: Task, program: Program) -> Steps:
-    """One run after another; the first that fails decides, and the verdict of the last one carries the summed times."""
+def printed(task: Task, program: Program, run: Run) -> Steps:
+    """One run of a script, and the verdict on what it printed."""
+    verdict = yield replace(program, stdin=run.stdin.encode())
+    if not verdict.passed:
+        return verdict
+    if task.checker:
+        return (yield from _checked(task.checker, run, verdict))
+    if COMPARISONS[task.comparison](verdict.stdout, run.expected):
+        return verdict
+    told = f"printed {_shown(verdict.stdout)}, wanted {_shown(run.expected)}"
+    return replace(verdict, name="wrong", detail=told)
+
+
+def judge(task: Task, program: Program, single: Callable[[Task, Program, Run], Steps] = printed) -> Steps:
+    """One run after another, each decided by `single`.
+
+    The first that fails decides, and the verdict of the last one carries the summed times.
+    """
     cpu = wall = memory = 0.0
     verdict = Verdict("incomplete", "the task has no run")
     for number, run in enumerate(task.runs, start=1):
-        verdict = yield replace(program, stdin=run.stdin.encode())
+        verdict = yield from single(task, program, run)
         cpu, wall = cpu + verdict.cpu_seconds, wall + verdict.wall_seconds
         memory = max(memory, verdict.peak_memory_mb)
         verdict = replace(verdict, cpu_seconds=cpu, wall_seconds=wall, peak_memory_mb=memory)
-        where = f"run {number} of {len(task.runs)}"
         if not verdict.passed:
-            return replace(verdict, detail=f"{where}: {verdict.detail}")
-        if not COMPARISONS[task.comparison](verdict.stdout, run.expected):
-            told = f"{where}: printed {_shown(verdict.stdout)}, wanted {_shown(run.expected)}"
-            return replace(verdict, name="wrong", detail=told)
+            return replace(verdict, detail=f"run {number} of {len(task.runs)}: {verdict.detail}")
     return verdict
+
+
+def room(task_runs: Sequence[Run]) -> int:
+    """The kB a right answer may print: twice the longest that is wanted."""
+    largest = max((len(run.expected) for run in task_runs), default=0)
+    return max(64, 2 * largest // 1024 + 1)
+
+
+def _checked(checker: str, run: Run, verdict: Verdict) -> Steps:
+    """What a checker says of a run that came to its end: it runs as a program of its own and only its value counts.
+
+    A checker that fails is the task's fault, so the program is neither passed nor blamed.
+    """
+    given = json.dumps([run.stdin, verdict.stdout, run.expected])
+    said = yield Program(checker, calls=(Call(_ASK_CHECKER.format(given=given), True),))
+    if said.passed:
+        return verdict
+    if said.name == "wrong":
+        return replace(verdict, name="wrong", detail=f"the checker refuses {_shown(verdict.stdout)}")
+    fault = said.detail.split("...: ", 1)[-1]  # what is called is the checker, whatever its text
+    return replace(verdict, name="infra", detail=f"the task's checker failed: {said.name} ({fault})")
 
 
 def exact(printed: str, wanted: str) -> bool:
@@ -43,24 +87,53 @@ def tokens(printed: str, wanted: str) -> bool:
 
 
 def floats(printed: str, wanted: str) -> bool:
-    """As `tokens`, but a wanted number may be off by 1e-6, absolutely or relatively; nan is no number."""
+    """As `tokens`, but a number may be off by 1e-6, absolutely or relatively; two integers must be equal."""
     ours, theirs = printed.split(), wanted.split()
     return len(ours) == len(theirs) and all(map(_close, ours, theirs))
 
 
-COMPARISONS: dict[str, Callable[[str, str], bool]] = {"exact": exact, "tokens": tokens, "floats": floats}
+def caseless(printed: str, wanted: str) -> bool:
+    """As `tokens` in capitals or not, but a number may be off by 1e-5; two integers must be equal."""
+    ours, theirs = printed.lower().split(), wanted.lower().split()
+    return len(ours) == len(theirs) and all(map(partial(_close, relative=0.0, absolute=1e-5), ours, theirs))
+
+
+def decimals(printed: str, wanted: str) -> bool:
+    """The same lines less white space around them; a line of numbers only may spell them otherwise (1.0 for 1)."""
+    ours, theirs = printed.strip().split("\n"), wanted.strip().split("\n")
+    return len(ours) == len(theirs) and all(map(_same_line, ours, theirs))
+
+
+COMPARISONS: dict[str, Callable[[str, str], bool]] = {
+    "exact": exact,
+    "tokens": tokens,
+    "floats": floats,
+    "caseless": caseless,
+    "decimals": decimals,
+}
+
+
+def _same_line(ours: str, theirs: str) -> bool:
+    if ours.strip() == theirs.strip():
+        return True
+    try:
+        return [Decimal(word) for word in ours.split()] == [Decimal(word) for word in theirs.split()]
+    except ArithmeticError:  # a word is no number, or one that does not compare
+        return False
 
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def _close(ours: str, theirs: str) -> bool:
+def _close(ours: str, theirs: str, relative: float = RELATIVE, absolute: float = ABSOLUTE) -> bool:
     if ours == theirs:
         return True
     try:
-        return isclose(float(ours), float(theirs), rel_tol=RELATIVE, abs_tol=ABSOLUTE)
-    except ValueError:
+        if _INTEGER.fullmatch(ours) and _INTEGER.fullmatch(theirs):
+            return Decimal(ours) == Decimal(theirs)
+        return isclose(float(ours), float(theirs), rel_tol=relative, abs_tol=absolute)
+    except ValueError:  # nan is close to nothing
         return False
 
 

@@ -11,7 +11,7 @@ import pytest
 from engine.errors import WishError
 from engine.evaluate import Court, find
 from engine.evaluate import judge as judging
-from engine.sandbox import Verdict
+from engine.sandbox import Limits, Verdict
 
 CUSTOM = find("custom")
 ADD = {"task_id": "add", "prompt": "def add(a, b):\n", "entry_point": "add"}
@@ -120,6 +120,9 @@ def test_comparisons(comparison: str, printed: str, wanted: str, passes: bool, t
         ({"language": "cobol"}, "no language 'cobol'"),
         ({"language": "cpp"}, "asserts are Python's"),
         ({"comparison": "fuzzy"}, "no comparison 'fuzzy'"),
+        ({"checker": "def check(*a): return True"}, "a checker and no runs"),
+        ({"checker": "x = 1", "tests": [{"stdin": "", "stdout": ""}]}, "checker defines no check"),
+        ({"checker": "def", "tests": [{"stdin": "", "stdout": ""}]}, "is no Python"),
     ],
 )
 def test_a_bad_row_is_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -128,3 +131,55 @@ def test_a_bad_row_is_named(change: dict[str, Any], said: str, tmp_path: Path) -
     with pytest.raises(WishError, match=said) as error:
         CUSTOM.load(write(tmp_path / "tasks.jsonl", good, row))
     assert "tasks.jsonl:2" in str(error.value)
+
+
+CHECKER = """
+def check(stdin, printed, expected):
+    try:
+        a, b = map(int, printed.split())
+    except ValueError:
+        return False
+    return a * b == int(stdin)
+"""
+FACTORS = {
+    "task_id": "factors",
+    "prompt": "",
+    "tests": [{"stdin": "12\n", "stdout": ""}, {"stdin": "35\n", "stdout": ""}],
+    "checker": CHECKER,
+}
+
+
+def test_a_checker_decides_where_many_answers_are_right(tmp_path: Path) -> None:
+    forged = """'\\"]', True]) or True or check(*['"""
+    right, other, wrong, prose, forging, dies = verdicts(
+        write(tmp_path / "t.jsonl", FACTORS),
+        "print(1, input())",
+        "n = int(input())\nprint(n // 7 or 1, 7 if n == 35 else n)",
+        "print(3, 4)",
+        "print('no idea')",
+        f"print({forged!r})",
+        "raise SystemExit(3)",
+    )
+    assert right.passed and other.passed and right.form == "script"
+    assert (wrong.name, wrong.detail) == ("wrong", "run 2 of 2: the checker refuses '3 4\\n'")
+    assert [v.name for v in (prose, forging, dies)] == ["wrong", "wrong", "runtime_error"]
+
+
+@pytest.mark.parametrize(
+    ("checker", "said"),
+    [
+        ("def check(stdin, printed, expected):\n    return int(printed) > 0", "ValueError"),
+        ("def check(stdin, printed, expected):\n    pass", "check gave None, neither True nor False"),
+        ("def check(stdin, printed, expected):\n    while True: pass", "cpu_limit"),
+        ("import nothing_like_it\ndef check(stdin, printed, expected): return True", "ModuleNotFoundError"),
+    ],
+)
+def test_a_checker_that_fails_neither_passes_nor_blames_the_program(
+    checker: str, said: str, tmp_path: Path
+) -> None:
+    (task,) = CUSTOM.load(write(tmp_path / "t.jsonl", {**FACTORS, "checker": checker}))
+    trial = (task, CUSTOM.program(task, "print('x')"))
+    terms = Court(limits=Limits(cpu_seconds=0.3))
+    ((_, verdict),) = judging.judge(CUSTOM, 1, lambda index: trial, terms)
+    assert verdict.name == "infra" and verdict.detail.startswith("run 1 of 2: the task's checker failed")
+    assert said in verdict.detail

@@ -190,3 +190,43 @@ LUA = Asked("-- Twice.\nlocal function twice(x)\n", stop=("\nlocal", "\nfunction
 )
 def test_other_languages_go_on_after_the_prompts_last_line(text: str, chat: bool, completion: str) -> None:
     assert extract(text, LUA, chat=chat) == completion
+
+
+SCRIPT = Asked(prompt='"""\nAdd them.\n"""\n', entry_point="", stop=('\n"""', "\n```"))
+READS = "import sys\n\ndef solve():\n    print(sum(map(int, sys.stdin.read().split())))\n\nsolve()\n"
+BARE_READS = "a, b = map(int, input().split())\nif a:\n    print(a + b)\n"
+SCRIPTS = {
+    "prose around": f"Sure:\n{fenced(READS)}Done.",
+    "input and output shown after it": f"{fenced(READS)}For\n{fenced('1 2' + chr(10), '')}"
+    f"it prints\n{fenced('3' + chr(10), '')}",
+    "no tag, output shown": f"{fenced(READS, '')}It prints\n{fenced('3' + chr(10), '')}",
+    "use shown after it": f"{fenced(READS)}Then\n{fenced('solve()' + chr(10))}",
+    "draft before it": f"{fenced(READS.replace('sum', 'max'))}No:\n{fenced(READS)}",
+    "broken block after it": f"{fenced(READS)}or\n{fenced('print(input(' + chr(10))}",
+    "shell before it": f"{fenced('pip install x' + chr(10), 'bash')}{fenced(READS, '')}",
+    "no fence": f"Here it is.\n\n{READS}\nIt adds them all.",
+    "thinking": f"<think>\n{fenced('print(input())' + chr(10))}</think>\n{fenced(READS)}",
+}
+
+
+@pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS.keys())
+@pytest.mark.parametrize("prompt", [SCRIPT.prompt, "# Add them.\n", ""], ids=["docstring", "comment", "none"])
+def test_a_script_is_taken_whole(text: str, prompt: str) -> None:
+    task = Asked(prompt=prompt, entry_point="", stop=SCRIPT.stop)
+    assert extract(text, task, chat=True).rstrip() == READS.rstrip()
+    assert extract(fenced(prompt + READS), task, chat=True) == READS
+
+
+def test_a_script_without_functions_or_fences() -> None:
+    assert extract(fenced(BARE_READS), SCRIPT, chat=True) == BARE_READS
+    assert extract(f"We add.\n\n{BARE_READS}\nIt adds two.", SCRIPT, chat=True).strip() == BARE_READS.strip()
+    assert extract("I cannot.", SCRIPT, chat=True) == ""
+
+
+def test_a_script_continued_by_a_base_model_ends_before_the_next_question() -> None:
+    assert extract(READS + '\n"""\nNext one.', SCRIPT) == READS
+    assert extract(READS, SCRIPT) == READS
+
+
+def test_a_prompt_of_comments_only_takes_a_body() -> None:
+    assert extract(fenced("return 1\n"), Asked(prompt="# Twice.\n"), chat=True) == "return 1\n"
