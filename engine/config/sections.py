@@ -224,13 +224,27 @@ class Evaluate(Section):
     """Judgement: which tasks, how many samples, how they are drawn."""
 
     benchmark: (
-        Literal["basics", "custom", "humaneval", "humaneval-plus", "infilling", "mbpp", "multipl-e"] | None
+        Literal[
+            "basics",
+            "bigcodebench",
+            "cruxeval",
+            "custom",
+            "ds1000",
+            "humaneval",
+            "humaneval-plus",
+            "infilling",
+            "mbpp",
+            "mbpp-plus",
+            "multipl-e",
+        ]
+        | None
     ) = None
     """Benchmark to run; empty: none."""
     data: Place | None = None
     """The benchmark's file or hub id, where it is not built in."""
-    split: Literal["validation", "test"] = "test"
-    """Split used by `temper evaluate`; in-loop evaluation always takes `validation` where the benchmark has one.
+    split: str = "test"
+    """Split used by `temper evaluate`: one that the benchmark has (`temper benchmark show NAME --split SPLIT`); in-loop
+    evaluation always takes `validation` where the benchmark has one.
     HumanEval has none: a checkpoint chosen by its pass@k was chosen on the tasks it is then reported on."""
     samples: Positive = 1
     """Samples drawn per task."""

@@ -28,6 +28,23 @@ class Court:
     """Modules programs may import besides the standard library's."""
     engine: str | None = None
     """An outer engine (runsc, podman) to run each program in."""
+    packages: tuple[str, ...] = ()
+    """Modules programs may import that are not imported for them beforehand."""
+
+    def pool(self) -> Pool:
+        """The sandbox it is held in.
+
+        Raises:
+            WishError: this kernel does not grant the isolation asked for, or a module is not here.
+        """
+        return Pool(
+            self.workers,
+            self.level,
+            mode=self.mode,
+            preload=self.preload,
+            engine=self.engine,
+            packages=self.packages,
+        )
 
 
 def judge(
@@ -52,8 +69,7 @@ def judge(
     if not count:
         return
     waiting = list(range(count))
-    how = {"mode": court.mode, "preload": court.preload, "engine": court.engine}
-    with Pool(court.workers, court.level, **how) as pool:  # type: ignore[arg-type]
+    with court.pool() as pool:
         for attempt in range(1, ATTEMPTS + 1):
             failed: list[int] = []
             trials = (_trial(benchmark, *answer(index), pool, court.limits) for index in waiting)
@@ -94,4 +110,10 @@ def _limits(asked: Limits, task: Task) -> Limits:
     """Those asked for, raised to what a right answer to this task may need."""
     cpu = max(asked.cpu_seconds, task.cpu_seconds)
     wall = max(asked.wall_seconds, 3 * cpu) if cpu > asked.cpu_seconds else asked.wall_seconds
-    return replace(asked, cpu_seconds=cpu, wall_seconds=wall, output_kb=max(asked.output_kb, task.output_kb))
+    return replace(
+        asked,
+        cpu_seconds=cpu,
+        wall_seconds=wall,
+        memory_mb=max(asked.memory_mb, task.memory_mb),
+        output_kb=max(asked.output_kb, task.output_kb),
+    )

@@ -48,3 +48,9 @@ class Task:
     """What a right answer may need of CPU time; the limit asked for is raised to it."""
     output_kb: int = 64
     """What a right answer may print."""
+    memory_mb: int = 0
+    """What a right answer may need of memory; the limit asked for is raised to it."""
+    requires: tuple[str, ...] = ()
+    """Modules, besides the standard library's, without which it cannot be judged (see `libraries`)."""
+    question: str = ""
+    """What a chat model is asked; empty: to complete the prompt."""

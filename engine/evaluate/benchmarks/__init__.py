@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks import basics, custom, humaneval, humaneval_plus, infilling, mbpp, multipl_e
+from engine.evaluate.benchmarks import (
+    basics,
+    bigcodebench,
+    cruxeval,
+    custom,
+    ds1000,
+    humaneval,
+    humaneval_plus,
+    infilling,
+    mbpp,
+    mbpp_plus,
+    multipl_e,
+)
 from engine.evaluate.task import Steps, Task
 from engine.sandbox import Program
 
@@ -31,11 +43,15 @@ class Benchmark(Protocol):
 
 BENCHMARKS: dict[str, Benchmark] = {
     "basics": basics,
+    "bigcodebench": bigcodebench,
+    "cruxeval": cruxeval,
     "custom": custom,
+    "ds1000": ds1000,
     "humaneval": humaneval,
     "humaneval-plus": humaneval_plus,
     "infilling": infilling,
     "mbpp": mbpp,
+    "mbpp-plus": mbpp_plus,
     "multipl-e": multipl_e,
 }
 
@@ -72,6 +88,8 @@ def fingerprint(tasks: Sequence[Task]) -> str:
             fields += [task.language, task.comparison, [[run.stdin, run.expected] for run in task.runs]]
         if task.context or task.cpu_seconds:
             fields += [task.context, str(task.cpu_seconds)]
+        if task.memory_mb or task.question:
+            fields += [str(task.memory_mb), task.question]
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 
