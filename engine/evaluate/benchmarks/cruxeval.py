@@ -116,7 +116,7 @@ def _value(answer: str) -> str:
 def _arguments(answer: str) -> str:
     """The arguments of an answer: those of a call, with or without what opens it, or of the assert it completes."""
     text = answer.strip()
-    for attempt in (text, f"{NAME}({text}", f"{NAME}({text})"):
+    for attempt in (text, f"{NAME}({text}", f"{NAME}({text})") if text else ():
         node = _last(attempt)
         if isinstance(node, ast.Compare):
             node = next(filter(_is_call, (node.left, *node.comparators)), None)
