@@ -64,10 +64,10 @@ def _with(court: Court, names: Iterable[str]) -> Court:
 
 def told(lacking: Missing) -> str:
     """Which tasks are left out, and why, in one sentence."""
-    return (
-        f"{len(lacking)} tasks are not judged and are in no figure, libraries missing: {_counted(lacking)}; "
-        "install them in this environment"
+    tasks = (
+        "1 task is not judged and is" if len(lacking) == 1 else f"{len(lacking)} tasks are not judged and are"
     )
+    return f"{tasks} in no figure, libraries missing: {_counted(lacking)}; install them in this environment"
 
 
 def counted(lacking: Missing) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from engine.errors import WishError
-from engine.evaluate import Court, Task, find
+from engine.evaluate import Court, Settings, Task, evaluate, find
 from engine.evaluate import judge as judging
 from engine.evaluate.benchmarks import Benchmark
 from engine.evaluate.benchmarks.tasks import third_party
 from engine.evaluate.commands import benchmark as benchmark_command
 from engine.evaluate.commands import score as score_command
 from engine.evaluate.libraries import judged, missing, opened
-from engine.generate import extract
+from engine.generate import Generation, Request, extract
 from engine.sandbox import Verdict
 
 from .library_rows import ABSENT, CONTEXT, data_science, unit_tested
@@ -136,6 +137,32 @@ def test_tasks_whose_library_is_missing_are_in_no_figure(tmp_path: Path) -> None
     result = CliRunner().invoke(benchmark_command, ["validate", name, "--data", data, "--workers", "1"])
     assert result.exit_code == 0, result.output
     assert f"{ABSENT} (1)" in result.output and "reference  1 of 1 passed, wanted 1" in result.output
+
+
+def test_an_evaluation_says_what_it_left_out(tmp_path: Path) -> None:
+    tasks = load(DS, tmp_path / "t.jsonl", data_science())
+
+    def answers(requests: Sequence[Request]) -> Iterator[Generation]:
+        text = tasks[0].reference
+        return (Generation(r.task_id, r.sample, r.seed, text, text, 1, "stop") for r in requests)
+
+    summary = evaluate(
+        tasks,
+        "ds1000",
+        Settings(model="own"),
+        generator=answers,
+        folder=tmp_path / "run",
+        rank=0,
+        world_size=1,
+        barrier=lambda: None,
+        ask=lambda task: (task.prompt, task.stop),
+        chat=False,
+        not_judged={"DS-1000/1": (ABSENT,)},
+    )
+    assert summary is not None and summary.found.figures.passed == 1
+    assert f"1 task is not judged and is in no figure, libraries missing: {ABSENT} (1)" in summary.table()
+    written = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert written["not_judged"] == {"tasks": 1, "libraries": {ABSENT: 1}}
 
 
 @pytest.mark.parametrize(
