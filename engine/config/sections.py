@@ -227,13 +227,17 @@ class Evaluate(Section):
         Literal[
             "apps",
             "basics",
+            "bigcodebench",
             "codecontests",
+            "cruxeval",
             "custom",
+            "ds1000",
             "humaneval",
             "humaneval-plus",
             "infilling",
             "livecodebench",
             "mbpp",
+            "mbpp-plus",
             "multipl-e",
         ]
         | None
@@ -241,9 +245,10 @@ class Evaluate(Section):
     """Benchmark to run; empty: none."""
     data: Place | None = None
     """The benchmark's file or hub id, where it is not built in."""
-    split: Annotated[str, Field(pattern=r"^(validation|test|[\d-]*\.\.[\d-]*)$")] = "test"
-    """Split used by `temper evaluate`: `validation`, `test`, or for LiveCodeBench a window of contest dates such as
-    `2024-08..2025-01`; in-loop evaluation always takes `validation` where the benchmark has one.
+    split: str = "test"
+    """Split used by `temper evaluate`: one that the benchmark has (`temper benchmark show NAME --split SPLIT`), for
+    LiveCodeBench also a window of contest dates such as `2024-08..2025-01`; in-loop evaluation always takes
+    `validation` where the benchmark has one.
     HumanEval has none: a checkpoint chosen by its pass@k was chosen on the tasks it is then reported on."""
     samples: Positive = 1
     """Samples drawn per task."""

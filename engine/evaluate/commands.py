@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from engine.errors import BUG, WishError
+from engine.evaluate import libraries
 from engine.evaluate.benchmarks import BENCHMARKS, basics, find, fingerprint
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import write_lines
@@ -209,6 +210,11 @@ def validate(name: str, data: str | None, split: str, limit: int | None, **court
     module = find(name)
     tasks = module.load(data, split=split, limit=limit)
     terms = _court(**court)
+    lacking = libraries.missing(tasks, terms)
+    tasks = libraries.judged(tasks, lacking)
+    terms = libraries.opened(terms, tasks)
+    if lacking:
+        click.echo(libraries.told(lacking))
     wrong: list[str] = []
     answered = [task for task in tasks if task.reference]
     if len(answered) < len(tasks):

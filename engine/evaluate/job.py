@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.config import Run
 from engine.evaluate.judge import Court
+from engine.evaluate.libraries import Missing
 from engine.evaluate.task import Task
 from engine.generate import Request
 from engine.sandbox import Limits
@@ -86,3 +87,5 @@ class Job:
     chat: bool
     items: list[Item]
     place: Place
+    not_judged: Missing = field(default_factory=dict)
+    """What was left out of the tasks, and why."""

@@ -28,6 +28,23 @@ class Court:
     """Modules programs may import besides the standard library's."""
     engine: str | None = None
     """An outer engine (runsc, podman) to run each program in."""
+    packages: tuple[str, ...] = ()
+    """Modules programs may import that are not imported for them beforehand."""
+
+    def pool(self) -> Pool:
+        """The sandbox it is held in.
+
+        Raises:
+            WishError: this kernel does not grant the isolation asked for, or a module is not here.
+        """
+        return Pool(
+            self.workers,
+            self.level,
+            mode=self.mode,
+            preload=self.preload,
+            engine=self.engine,
+            packages=self.packages,
+        )
 
 
 def judge(
@@ -52,8 +69,7 @@ def judge(
     if not count:
         return
     waiting = list(range(count))
-    how = {"mode": court.mode, "preload": court.preload, "engine": court.engine}
-    with Pool(court.workers, court.level, **how) as pool:  # type: ignore[arg-type]
+    with court.pool() as pool:
         for attempt in range(1, ATTEMPTS + 1):
             failed: list[int] = []
             trials = (_trial(benchmark, *answer(index), pool, court.limits) for index in waiting)

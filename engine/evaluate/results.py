@@ -36,6 +36,7 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
             scored,
             job.settings.k,
             isolation=(record["isolation"] for record in verdicts.values()),
+            not_judged=job.not_judged,
         ),
         truncated=sum(answers[item.key].finish == "length" for item in items),
         seconds=_seconds(job, verdicts),

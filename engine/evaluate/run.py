@@ -18,6 +18,7 @@ from engine.evaluate import journal
 from engine.evaluate.benchmarks import find, fingerprint
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import judge
+from engine.evaluate.libraries import Missing, opened
 from engine.evaluate.results import conclude
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Task
@@ -45,6 +46,7 @@ def evaluate(
     ask: Ask,
     chat: bool,
     progress: Progress | None = None,
+    not_judged: Missing | None = None,
 ) -> Summary | None:
     """Draw the samples this rank owes, and on rank 0 judge all of them.
 
@@ -58,6 +60,7 @@ def evaluate(
         ask: what is put to the model for a task.
         chat: whether that is a question, answered in prose with fenced code, or code to go on with.
         progress: told (phase, done, all) as the work goes.
+        not_judged: tasks of the benchmark that are not among `tasks`, for which libraries are missing.
 
     Returns:
         The summary on rank 0, None elsewhere (at once: other ranks do not wait for the verdicts).
@@ -69,7 +72,7 @@ def evaluate(
     tell = progress or (lambda phase, done, whole: None)
     place = Place(folder, rank, world_size)
     items = plan(tasks, settings, ask)
-    job = Job(tuple(tasks), benchmark, settings, chat, items, place)
+    job = Job(tuple(tasks), benchmark, settings, chat, items, place, not_judged or {})
     _generate(job, generator, tell)
     barrier()
     if rank != 0:
@@ -137,6 +140,7 @@ def _execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[s
     }
     waiting = [case for case in cases if case not in found]
     benchmark = find(job.benchmark)
+    court = opened(court, job.tasks)
 
     def answer(index: int) -> tuple[Task, Program]:
         task, said = cases[waiting[index]].task, answers[cases[waiting[index]].key]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import WishError
+from engine.evaluate import libraries
 from engine.evaluate.benchmarks import find
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import RESULTS, write_lines
@@ -71,6 +72,8 @@ class Score:
                 f"{len(self.without_samples)} tasks of the benchmark have no sample and are in no figure: "
                 + _some(self.without_samples)
             )
+        if self.found.not_judged:
+            notes.append(libraries.told(self.found.not_judged))
         if self.found.unscored:
             notes.append(
                 f"the sandbox failed on {self.found.unscored} samples, which are in no figure: score them again"
@@ -106,7 +109,12 @@ def score(
     """
     module = find(benchmark)
     tasks = module.load(data, split=split)
-    asked = read_samples(samples, {task.id: task for task in tasks})
+    given = read_samples(samples, {task.id: task for task in tasks})
+    lacking = libraries.missing(tasks, court)
+    tasks = libraries.judged(tasks, lacking)
+    asked = [sample for sample in given if sample.task.id not in lacking]
+    libraries.judged([sample.task for sample in given], lacking)
+    court = libraries.opened(court, tasks)
     started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
 
@@ -134,6 +142,7 @@ def score(
             k,
             counted=[task for task in tasks if task.id in answered],
             isolation=(verdict.isolation for verdict in verdicts.values()),
+            not_judged=lacking,
         ),
         without_samples=tuple(task.id for task in tasks if task.id not in answered),
         seconds=round(seconds, 3),

@@ -15,6 +15,7 @@ from engine.dist import World
 from engine.errors import WishError
 from engine.evaluate.benchmarks import Benchmark, find
 from engine.evaluate.job import Settings
+from engine.evaluate.libraries import Missing, judged, missing
 from engine.evaluate.run import Ask, Generator, Progress, evaluate
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Task
@@ -44,6 +45,8 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
     wish = run.evaluate
     assert wish.benchmark is not None, "the rules demand a benchmark"
     tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
+    lacking = _lacking(tasks, run, world)
+    tasks = judged(tasks, lacking)
     subject = _served(run, base=base) if wish.server.url else _held(run, world, base=base)
     return evaluate(
         tasks,
@@ -57,7 +60,15 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
         ask=subject.ask,
         chat=subject.chat,
         progress=progress if world.first else None,
+        not_judged=lacking,
     )
+
+
+def _lacking(tasks: Sequence[Task], run: Run, world: World) -> Missing:
+    """What the tasks lack where they are judged, which is on rank 0 (a collective, where any needs something)."""
+    if not any(task.requires for task in tasks):
+        return {}
+    return world.share(missing(tasks, Settings.of(run, model="").court) if world.first else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,8 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
     wish = run.evaluate
     assert wish.benchmark is not None, "the rules demand a benchmark"
     tasks = find(wish.benchmark).load(wish.data, split="validation", limit=wish.in_loop_limit)
+    lacking = _lacking(tasks, run, world)
+    tasks = judged(tasks, lacking)
 
     def judge(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
         ask, chat = questions(run, tokenizer)
@@ -118,6 +131,7 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
             barrier=world.barrier,
             ask=ask,
             chat=chat,
+            not_judged=lacking,
         )
         return world.share(summary.metrics() if summary is not None else None)
 
@@ -189,4 +203,4 @@ def questions(run: Run, tokenizer: Any) -> tuple[Ask, bool]:
 def _question(benchmark: Benchmark, task: Task) -> str:
     prompt = benchmark.prompt(task).rstrip()
     fence = "```" if "```" not in prompt else "`````"  # some problems show their examples in fences
-    return QUESTION.format(language=task.language, prompt=prompt, fence=fence)
+    return task.question or QUESTION.format(language=task.language, prompt=prompt, fence=fence)

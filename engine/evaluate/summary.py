@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.errors import PreflightError
 from engine.evaluate.benchmarks import fingerprint
+from engine.evaluate.libraries import Missing, counted, told
 from engine.evaluate.passk import Estimate, estimate
 from engine.evaluate.task import Task
 from engine.sandbox import VERDICTS
@@ -53,6 +54,8 @@ class Found:
     verdicts: dict[str, int]
     isolation: str
     """The sandbox level, or the levels, that all verdicts were given at."""
+    not_judged: Missing = field(default_factory=dict)
+    """Tasks left out, by id, and the libraries each lacks; they are in no figure and not in the hash."""
 
     @classmethod
     def of(
@@ -64,6 +67,7 @@ class Found:
         *,
         counted: Sequence[Task] | None = None,
         isolation: Iterable[str],
+        not_judged: Missing | None = None,
     ) -> Found:
         """Count.
 
@@ -74,6 +78,7 @@ class Found:
             ks: of pass@k.
             counted: the tasks that are in the figures; empty: all.
             isolation: of each verdict.
+            not_judged: further tasks, for which libraries are missing.
         """
         counts = tally(scored)
         counted = tasks if counted is None else counted
@@ -84,6 +89,7 @@ class Found:
             groups=by_group(counted, counts, ks),
             verdicts=taxonomy(scored),
             isolation=" and ".join(sorted(set(isolation))),
+            not_judged=not_judged or {},
         )
 
     @property
@@ -101,6 +107,7 @@ class Found:
             "verdicts": self.verdicts,
             "unscored": self.unscored,
             "isolation": self.isolation,
+            "not_judged": {"tasks": len(self.not_judged), "libraries": counted(self.not_judged)},
         }
 
     def lines(self) -> list[str]:
@@ -120,6 +127,10 @@ class Found:
             lines.append(f"  {group}: {part.tasks} tasks  {shown}")
         counts = (f"{name} {count:,}" for name, count in self.verdicts.items())
         return [*lines, "  verdicts  " + "  ".join(counts)]
+
+    def left_out(self) -> list[str]:
+        """A sentence on the tasks that are not judged; none where all are."""
+        return [f"  note: {told(self.not_judged)}"] if self.not_judged else []
 
     def require_verdicts(self) -> None:
         """Raise PreflightError while the sandbox itself failed on samples: the figures lack them."""
@@ -155,7 +166,7 @@ class Summary:
     def table(self) -> str:
         """The figures for a person to read."""
         tail = f"  answers cut by length {self.truncated:,}, isolation {self.found.isolation}"
-        return "\n".join([*self.found.lines(), tail])
+        return "\n".join([*self.found.lines(), tail, *self.found.left_out()])
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for a training log: `pass@1`, `low/pass@1`, `high/pass@1`, and main groups' `pass@1/NAME`."""

@@ -55,3 +55,7 @@ class Task:
     """What a right answer may need of memory; the limit asked for is raised to it."""
     output_kb: int = 64
     """What a right answer may print."""
+    requires: tuple[str, ...] = ()
+    """Modules, besides the standard library's, without which it cannot be judged (see `libraries`)."""
+    question: str = ""
+    """What a chat model is asked; empty: to complete the prompt."""

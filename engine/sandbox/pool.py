@@ -50,6 +50,7 @@ class Pool:
         engine: an outer engine ("runsc" or "podman") to run each program in, in a container of its own whatever the
             mode; the judge keeps its jail, of at least `level`. Python only, and slower by far.
         preload: modules of this environment imported once for all programs ("numpy"); their packages can be read.
+        packages: modules that programs may import themselves: those that cannot be preloaded, or that few need.
 
     Raises:
         WishError: this kernel cannot give `level`, or gives no isolation at all; `engine` is not installed or does not
@@ -65,6 +66,7 @@ class Pool:
         mode: str = "reused",
         preload: tuple[str, ...] = (),
         engine: str | None = None,
+        packages: tuple[str, ...] = (),
     ) -> None:
         if workers < 1:
             raise WishError(f"a sandbox of {workers} workers runs nothing", "ask for at least 1")
@@ -72,9 +74,8 @@ class Pool:
             raise WishError(f"there is no sandbox mode {mode!r}", f"use one of {', '.join(MODES)}")
         self.mode = mode
         levels = _levels_between(level, ceiling, mode)
-        setup = Setup(
-            mode == "fresh", preload, packages_of(preload), engine, engines.find(engine) if engine else ""
-        )
+        shown = packages_of((*preload, *packages))
+        setup = Setup(mode == "fresh", preload, shown, engine, engines.find(engine) if engine else "")
         self._processes: list[Process] = []
         try:
             for place in range(workers):
@@ -243,7 +244,7 @@ def packages_of(modules: tuple[str, ...]) -> tuple[str, ...]:
     for name in modules:
         spec = importlib.util.find_spec(name.partition(".")[0])
         if spec is None:
-            raise WishError(f"there is no module {name!r} to preload", "install it in this environment")
+            raise WishError(f"there is no module {name!r} here", "install it in this environment")
         if spec.origin in (None, "built-in", "frozen") or name.partition(".")[0] in sys.stdlib_module_names:
             continue
         place = Path(spec.origin or "")

@@ -11,13 +11,17 @@ from engine.errors import WishError
 from engine.evaluate.benchmarks import (
     apps,
     basics,
+    bigcodebench,
     codecontests,
+    cruxeval,
     custom,
+    ds1000,
     humaneval,
     humaneval_plus,
     infilling,
     livecodebench,
     mbpp,
+    mbpp_plus,
     multipl_e,
 )
 from engine.evaluate.task import Steps, Task
@@ -43,13 +47,17 @@ class Benchmark(Protocol):
 BENCHMARKS: dict[str, Benchmark] = {
     "apps": apps,
     "basics": basics,
+    "bigcodebench": bigcodebench,
     "codecontests": codecontests,
+    "cruxeval": cruxeval,
     "custom": custom,
+    "ds1000": ds1000,
     "humaneval": humaneval,
     "humaneval-plus": humaneval_plus,
     "infilling": infilling,
     "livecodebench": livecodebench,
     "mbpp": mbpp,
+    "mbpp-plus": mbpp_plus,
     "multipl-e": multipl_e,
 }
 
@@ -86,8 +94,8 @@ def fingerprint(tasks: Sequence[Task]) -> str:
             fields += [task.language, task.comparison, [[run.stdin, run.expected] for run in task.runs]]
         if task.context or task.cpu_seconds:
             fields += [task.context, str(task.cpu_seconds)]
-        if task.checker or task.memory_mb:
-            fields += [task.checker, str(task.memory_mb)]
+        if task.checker or task.memory_mb or task.question:
+            fields += [task.checker, str(task.memory_mb), task.question]
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 

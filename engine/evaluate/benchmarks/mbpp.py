@@ -67,7 +67,7 @@ def _task(row: Any, place: str) -> Task:
     tests = [str(test).strip() for test in row["test_list"]]
     setup = str(row.get("test_setup_code") or "").replace("\r\n", "\n")
     try:
-        name = _tested(code, tests)
+        name = function_tested(code, tests)
         calls = _calls(setup, tests) if setup or _hands_over_objects(code, tests) else ()
     except (SyntaxError, ValueError) as error:
         raise WishError(f"{place}: a test cannot be read ({error})", "mend or remove the line") from None
@@ -82,7 +82,7 @@ def _task(row: Any, place: str) -> Task:
     )
 
 
-def _tested(code: str, tests: list[str]) -> str:
+def function_tested(code: str, tests: list[str]) -> str:
     """The function that the tests call: the first name in them that the reference defines."""
     defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
     for test in tests:

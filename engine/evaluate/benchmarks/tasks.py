@@ -1,8 +1,9 @@
-"""What benchmarks share: tasks gathered from rows, each id once, and the judgement by a single run."""
+"""What benchmarks share: tasks gathered from rows, each id once, what they import, and judgement by a single run."""
 
 from __future__ import annotations
 
 import ast
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -69,6 +70,27 @@ def asserts(name: str, tests: Sequence[str]) -> str:
     plain = [ast.unparse(ast.parse(test)) if "\n" in test else test for test in tests]
     body = [textwrap.indent(test, "    ") for test in (f"{name} = candidate", *plain)]
     return "\n".join(("def check(candidate):", *body)) + "\n"
+
+
+def third_party(*sources: str, named: Iterable[str] = ()) -> tuple[str, ...]:
+    """Modules, besides the standard library's, that sources import anywhere; those that are no Python name none.
+
+    Args:
+        sources: Python.
+        named: further modules.
+    """
+    found = {name.partition(".")[0] for name in named}
+    for source in sources:
+        try:
+            nodes = list(ast.walk(ast.parse(source)))
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return tuple(sorted(found - sys.stdlib_module_names - {"__future__"}))
 
 
 def judge(task: Task, program: Program) -> Steps:
