@@ -14,14 +14,15 @@ from engine.evaluate.compare.paired import Paired, paired
 from engine.evaluate.compare.side import Sampled, Side, read_side
 
 GENERATION, EXTRACTION, LIMITS, EXECUTION = "generation", "extraction", "limits", "execution"
-SAMPLES, UNKNOWN = "samples", "unknown"
+PROGRAM, SAMPLES, UNKNOWN = "program", "samples", "unknown"
 WHERE = {
     GENERATION: "the models' texts differ",
     EXTRACTION: "the text is the same, the program found in it is not",
     LIMITS: "the program is the same, judged under other limits or isolation",
     EXECUTION: "the program is the same, and so are limits and isolation",
+    PROGRAM: "the programs differ, whether by generation or by extraction is unknown: a side tells no texts",
     SAMPLES: "only samples that the other side lacks",
-    UNKNOWN: "one side does not tell its texts or programs",
+    UNKNOWN: "a side does not tell its programs",
 }
 """Where a change can come from, in the order it is looked for."""
 JUDGING = ("isolation", "engine", "mode", "preload")
@@ -181,9 +182,7 @@ def compare(folder_a: Path, folder_b: Path) -> Comparison:
         )
     settings = _differing(a, b)
     limits_differ = any(one.name in JUDGING or one.name.startswith("limits.") for one in settings)
-    joined = [
-        (a.scored(t)[n], b.scored(t)[n]) for t in counted for n in a.scored(t).keys() & b.scored(t).keys()
-    ]
+    joined = [pair for task in counted for pair in _pairs(task, a, b).values()]
     return Comparison(
         a=a,
         b=b,
@@ -222,20 +221,25 @@ def _rate(side: Side, task: str) -> Fraction:
     return Fraction(sum(sample.passed for sample in samples), len(samples))
 
 
-def _flip(task: str, a: Side, b: Side, *, limits_differ: bool) -> Flip:
+def _pairs(task: str, a: Side, b: Side) -> dict[int, tuple[Sampled, Sampled]]:
+    """The task's scored samples that both sides have, by number."""
     here, there = a.scored(task), b.scored(task)
-    changes = tuple(
-        Change(number, one.verdict, there[number].verdict, _where(one, there[number], limits_differ))
-        for number, one in sorted(here.items())
-        if number in there and one.passed != there[number].passed
-    )
+    return {number: (here[number], there[number]) for number in sorted(here.keys() & there.keys())}
+
+
+def _flip(task: str, a: Side, b: Side, *, limits_differ: bool) -> Flip:
+    here, there = a.scored(task).values(), b.scored(task).values()
     return Flip(
         task_id=task,
-        passed_a=sum(sample.passed for sample in here.values()),
+        passed_a=sum(sample.passed for sample in here),
         samples_a=len(here),
-        passed_b=sum(sample.passed for sample in there.values()),
+        passed_b=sum(sample.passed for sample in there),
         samples_b=len(there),
-        changes=changes,
+        changes=tuple(
+            Change(number, one.verdict, other.verdict, _where(one, other, limits_differ))
+            for number, (one, other) in _pairs(task, a, b).items()
+            if one.passed != other.passed
+        ),
     )
 
 
@@ -244,8 +248,10 @@ def _where(one: Sampled, other: Sampled, limits_differ: bool) -> str:
     same = _same_program(one, other)
     if same:
         return LIMITS if limits_differ else EXECUTION
-    if same is None or one.text is None or other.text is None:
+    if same is None:
         return UNKNOWN
+    if one.text is None or other.text is None:
+        return PROGRAM
     return EXTRACTION if one.text == other.text else GENERATION
 
 

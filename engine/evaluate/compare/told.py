@@ -87,7 +87,7 @@ def _points(share: float) -> str:
 
 
 def _row(flip: Flip) -> tuple[str, ...]:
-    seen = Counter(f"{change.a} -> {change.b}" for change in flip.changes)
+    seen = Counter(f"{change.a} to {change.b}" for change in flip.changes)
     return (
         flip.task_id,
         f"{flip.passed_a}/{flip.samples_a}",
@@ -99,7 +99,7 @@ def _row(flip: Flip) -> tuple[str, ...]:
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 def _aligned(grid: Grid) -> str:

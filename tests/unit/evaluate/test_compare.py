@@ -153,7 +153,12 @@ def test_samples_of_a_file_do_not_tell_their_text(base: Path, tmp_path: Path) ->
     rows = [{"task_id": task.id, "completion": task.reference} for task in TASKS]
     a, b = scored(tmp_path / "a", [row | {"completion": ""} for row in rows]), scored(tmp_path / "b", rows)
     found = compare(a, b)
-    assert places(found) == [(task.id, ["unknown"]) for task in TASKS]
+    assert places(found) == [(task.id, ["program"]) for task in TASKS]
+
+    def forget(line: dict[str, Any]) -> None:
+        del line["program_sha256"]
+
+    assert compare(edited(a, tmp_path / "old", forget), b).where == {"unknown": 12}
     with pytest.raises(WishError, match=r"other tasks or tests of basics: sha256 \w{12} and \w{12}: .*limit"):
         compare(base, b)
 
@@ -202,7 +207,7 @@ def test_folders_of_before_the_hashes_are_read_by_their_journals(
         file.unlink()
     (older / "summary.json").unlink()
     found = compare(older, better)
-    assert found.where == {"unknown": 6} and found.same_programs == 6
+    assert found.where == {"program": 6} and found.same_programs == 6
     assert any("A has no summary.json" in note for note in found.notes())
 
 
@@ -237,7 +242,7 @@ def test_table_markdown_and_json(base: Path, better: Path) -> None:
     assert "Evidence of a difference: B passes more (McNemar's exact test, p = 0.0312" in text.stdout
     assert "6 tasks changed: 6 gained, 0 lost. Where: generation 6." in text.stdout
     row = next(line for line in text.stdout.splitlines() if line.strip().startswith(TASKS[5].id))
-    assert row.split()[1:4] == ["0/1", "1/1", "generation"] and row.endswith("runtime_error -> passed")
+    assert row.split()[1:4] == ["0/1", "1/1", "generation"] and row.endswith("runtime_error to passed")
     assert "Evidence of a difference: A passes more" in run(better, base).stdout
     marked = run(base, better, "--markdown").stdout
     assert "| task | A | B | where | verdicts |\n| --- | --- | --- | --- | --- |\n" in marked
