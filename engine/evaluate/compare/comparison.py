@@ -61,6 +61,11 @@ class Flip:
         return self.passed_b * self.samples_a > self.passed_a * self.samples_b
 
     @property
+    def difference(self) -> float:
+        """Of the pass rates, B less A."""
+        return self.passed_b / self.samples_b - self.passed_a / self.samples_a
+
+    @property
     def where(self) -> Counter[str]:
         """How many of its changes come from where."""
         return Counter(change.where for change in self.changes) or Counter({SAMPLES: 1})

@@ -12,7 +12,7 @@ from engine.evaluate.report.highlight import visible
 from engine.evaluate.report.markdown import plain, table
 
 MOST_FLIPS = 40
-"""Shown of a long list; JSON has all."""
+"""Shown, largest difference first; JSON has all in the order of the tasks."""
 MOST_CHARACTERS = 60
 """Of a setting's value on a terminal."""
 
@@ -52,7 +52,8 @@ def _parts(found: Comparison) -> Iterator[str | Grid]:
     if found.flips:
         places = ", ".join(f"{name} {count:,}" for name, count in found.where.items())
         yield f"{len(found.flips):,} tasks changed: {result.gained:,} gained, {result.lost:,} lost. Where: {places}."
-        yield Grid(("task", "A", "B", "where", "verdicts"), [_row(flip) for flip in found.flips[:MOST_FLIPS]])
+        largest = sorted(found.flips, key=lambda flip: -abs(flip.difference))[:MOST_FLIPS]
+        yield Grid(("task", "A", "B", "where", "verdicts"), [_row(flip) for flip in largest])
         if len(found.flips) > MOST_FLIPS:
             yield f"{len(found.flips) - MOST_FLIPS:,} more tasks changed: --json names them all."
         yield "; ".join(f"{name}: {WHERE[name]}" for name in found.where) + "."
