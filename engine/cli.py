@@ -26,6 +26,7 @@ ROOMS = {
     "sandbox": "engine.sandbox.commands",
     "score": "engine.evaluate.commands",
     "benchmark": "engine.evaluate.commands",
+    "compare": "engine.evaluate.compare.commands",
     "report": "engine.evaluate.report.commands",
     "card": "engine.evaluate.report.commands",
     "data": "engine.data.commands",

@@ -82,7 +82,11 @@ def _court(
 @click.option("--split", default="test", show_default=True, help="Of the benchmark: test, or another it has.")
 @click.option("--samples", required=True, help="JSONL (or .jsonl.gz); - is standard input.")
 @click.option("--k", type=Ks(), default="1", show_default=True, help="The k of pass@k, such as 1,10,100.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for results.jsonl.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for results.jsonl and summary.json.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @court_options
 def score(

@@ -19,10 +19,11 @@ from engine.errors import WishError
 from engine.evaluate import libraries
 from engine.evaluate.benchmarks import find
 from engine.evaluate.judge import Court, judge
-from engine.evaluate.results import RESULTS, write_lines
+from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_lines
 from engine.evaluate.rows import from_file
 from engine.evaluate.summary import Found, Scored
 from engine.evaluate.task import Task
+from engine.protocol import write_json
 from engine.sandbox import Limits, Program, Verdict
 
 NAMED = 5
@@ -58,6 +59,14 @@ class Score:
             "seconds": self.seconds,
             "limits": asdict(self.limits),
             "notes": self.notes(),
+        }
+
+    def summary(self, court: Court) -> dict[str, Any]:
+        """The whole of summary.json, in the form of an evaluation's; of whoever drew the samples nothing is known."""
+        return {
+            **self.found.as_json(),
+            "seconds": {"generation": 0.0, "execution": self.seconds},
+            "settings": {"court": asdict(court)},
         }
 
     def notes(self) -> list[str]:
@@ -100,7 +109,7 @@ def score(
         samples: a JSONL file, gzipped or not; `-` reads standard input.
         split: of the benchmark.
         k: of pass@k.
-        out: folder for results.jsonl, one line a sample in the file's order.
+        out: folder for results.jsonl, one line a sample in the file's order, and summary.json.
         progress: told (done, all).
 
     Raises:
@@ -117,37 +126,44 @@ def score(
     court = libraries.opened(court, tasks)
     started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
+    named: dict[int, dict[str, str]] = {}
+    samples_of = Counter(sample.task.id for sample in asked)
 
     def answer(index: int) -> tuple[Task, Program]:
         sample = asked[index]
         program = module.program(sample.task, "" if sample.whole else sample.text)
-        return sample.task, replace(program, source=sample.text) if sample.whole else program
+        program = replace(program, source=sample.text) if sample.whole else program
+        named[index] = hashes(program, samples=samples_of[sample.task.id])
+        return sample.task, program
 
     for index, verdict in judge(module, len(asked), answer, court):
         verdicts[index] = replace(verdict, stdout=verdict.stdout[:0])
         if progress is not None:
             progress(len(verdicts), len(asked))
     seconds = time.monotonic() - started
-    if out is not None:
-        write_lines(out / RESULTS, (_line(sample, verdicts[index]) for index, sample in enumerate(asked)))
     scored = [
-        Scored(sample.task.id, sample.sample, verdicts[index].name) for index, sample in enumerate(asked)
+        Scored(sample.task.id, sample.sample, verdicts[index].name, named[index].get("answer_sha256"))
+        for index, sample in enumerate(asked)
     ]
-    answered = {sample.task.id for sample in asked}
-    return Score(
+    found = Score(
         found=Found.of(
             benchmark,
             tasks,
             scored,
             k,
-            counted=[task for task in tasks if task.id in answered],
+            counted=[task for task in tasks if task.id in samples_of],
             isolation=(verdict.isolation for verdict in verdicts.values()),
             not_judged=lacking,
         ),
-        without_samples=tuple(task.id for task in tasks if task.id not in answered),
+        without_samples=tuple(task.id for task in tasks if task.id not in samples_of),
         seconds=round(seconds, 3),
         limits=court.limits,
     )
+    if out is not None:
+        lines = (_line(sample, verdicts[index]) | named[index] for index, sample in enumerate(asked))
+        write_lines(out / RESULTS, lines)
+        write_json(out / SUMMARY, found.summary(court))
+    return found
 
 
 def read_samples(source: str, tasks: Mapping[str, Task]) -> list[Sample]:
