@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.config import Run
 from engine.evaluate.judge import Court
+from engine.evaluate.origin import Origin
 from engine.evaluate.task import Task
 from engine.generate import Request
 from engine.sandbox import Limits
@@ -86,3 +87,5 @@ class Job:
     chat: bool
     items: list[Item]
     place: Place
+    origin: Origin | None = None
+    """What the tasks were read from."""

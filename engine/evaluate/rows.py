@@ -5,12 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from engine.errors import WishError
+
+PATIENCE_SECONDS = 5.0
+"""How long the hub gets to say anything at all, twice; the client itself would go on for half a minute or more."""
+_revisions: dict[str, str] = {}
 
 
 def from_file(source: str) -> Iterator[tuple[str, Any]]:
@@ -48,18 +54,61 @@ def from_file_or_hub(source: str | None, hub_id: str, *, split: str = "test") ->
             )
         yield from from_file(source)
         return
-    import datasets
+    rows = _from_hub(source, split)
+    for number, row in enumerate(rows):
+        yield f"{source}, row {number}", row
 
+
+def revision(hub_id: str) -> str | None:
+    """The commit that a hub id was last read at by this process, where the client told it."""
+    return _revisions.get(hub_id)
+
+
+def _from_hub(source: str, split: str) -> Any:
+    """A split of a hub id; where the hub cannot be reached, of what an earlier run left in the cache."""
+    import datasets
+    from huggingface_hub import constants
+
+    offline = bool(datasets.config.HF_HUB_OFFLINE)
+    unreachable = "" if offline else _unreachable(constants.ENDPOINT)
+    datasets.config.HF_HUB_OFFLINE = offline or bool(unreachable)
     try:
         rows = datasets.load_dataset(source, split=split)
     except Exception as error:  # the hub client raises a dozen unrelated types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if offline or unreachable:
+            why = (
+                "HF_HUB_OFFLINE is set"
+                if offline
+                else f"{constants.ENDPOINT} cannot be reached: {unreachable}"
+            )
+            reason = f"{why}; the cache does not hold it"
         raise WishError(
             f"cannot load {source} from the hub ({reason})",
             "check the id and the connection, or name the benchmark's own file (evaluate.data, or --data)",
         ) from error
-    for number, row in enumerate(rows):
-        yield f"{source}, row {number}", row
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+    # The client keeps the rows of a commit in a folder of its name.
+    kept = [Path(file["filename"]).parent.name for file in rows.cache_files[:1]]
+    if kept and re.fullmatch("[0-9a-f]{40}", kept[0]):
+        _revisions[source] = kept[0]
+    return rows
+
+
+def _unreachable(endpoint: str) -> str:
+    """Why the hub says nothing; empty where it says anything, be it an error."""
+    from huggingface_hub import get_session
+
+    reason = ""
+    for pause in (0.0, 1.0):
+        time.sleep(pause)
+        try:
+            get_session().head(endpoint, timeout=PATIENCE_SECONDS)
+            return ""
+        except Exception as error:  # of whichever HTTP library the client is built on
+            reason = str(error) or type(error).__name__
+    return reason
 
 
 def _no_hub_id(name: str) -> bool:

@@ -18,6 +18,7 @@ from engine.evaluate import journal
 from engine.evaluate.benchmarks import find, fingerprint
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import judge
+from engine.evaluate.origin import Origin
 from engine.evaluate.results import conclude
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Task
@@ -44,6 +45,7 @@ def evaluate(
     barrier: Callable[[], None],
     ask: Ask,
     chat: bool,
+    origin: Origin | None = None,
     progress: Progress | None = None,
 ) -> Summary | None:
     """Draw the samples this rank owes, and on rank 0 judge all of them.
@@ -57,6 +59,7 @@ def evaluate(
         barrier: returns when all ranks have called it; called once, after generation.
         ask: what is put to the model for a task.
         chat: whether that is a question, answered in prose with fenced code, or code to go on with.
+        origin: what the tasks were read from, for the summary.
         progress: told (phase, done, all) as the work goes.
 
     Returns:
@@ -69,7 +72,7 @@ def evaluate(
     tell = progress or (lambda phase, done, whole: None)
     place = Place(folder, rank, world_size)
     items = plan(tasks, settings, ask)
-    job = Job(tuple(tasks), benchmark, settings, chat, items, place)
+    job = Job(tuple(tasks), benchmark, settings, chat, items, place, origin)
     _generate(job, generator, tell)
     barrier()
     if rank != 0:

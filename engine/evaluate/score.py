@@ -18,10 +18,12 @@ from typing import Any
 from engine.errors import WishError
 from engine.evaluate.benchmarks import find
 from engine.evaluate.judge import Court, judge
-from engine.evaluate.results import RESULTS, write_lines
+from engine.evaluate.origin import Origin
+from engine.evaluate.results import RESULTS, SUMMARY, write_lines
 from engine.evaluate.rows import from_file
-from engine.evaluate.summary import Found, Scored
+from engine.evaluate.summary import Found, Scored, Summary
 from engine.evaluate.task import Task
+from engine.protocol import write_json
 from engine.sandbox import Limits, Program, Verdict
 
 NAMED = 5
@@ -48,16 +50,22 @@ class Score:
     """Tasks of the benchmark that no line answers; they are in no figure."""
     seconds: float
     limits: Limits
+    origin: Origin
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
         return {
             **self.found.as_json(),
+            "data": self.origin.as_json(),
             "tasks_without_samples": len(self.without_samples),
             "seconds": self.seconds,
             "limits": asdict(self.limits),
             "notes": self.notes(),
         }
+
+    def summary(self, settings: dict[str, Any]) -> Summary:
+        """The same as an evaluation tells it, less what only those who drew the samples know."""
+        return Summary(self.found, None, {"execution": self.seconds}, settings, origin=self.origin)
 
     def notes(self) -> list[str]:
         """What a reader of the figures must know."""
@@ -75,7 +83,7 @@ class Score:
             notes.append(
                 f"the sandbox failed on {self.found.unscored} samples, which are in no figure: score them again"
             )
-        return notes
+        return [*notes, self.origin.note] if self.origin.note else notes
 
 
 def score(
@@ -97,7 +105,7 @@ def score(
         samples: a JSONL file, gzipped or not; `-` reads standard input.
         split: of the benchmark.
         k: of pass@k.
-        out: folder for results.jsonl, one line a sample in the file's order.
+        out: folder for results.jsonl, one line a sample in the file's order, and summary.json.
         progress: told (done, all).
 
     Raises:
@@ -126,7 +134,7 @@ def score(
         Scored(sample.task.id, sample.sample, verdicts[index].name) for index, sample in enumerate(asked)
     ]
     answered = {sample.task.id for sample in asked}
-    return Score(
+    found = Score(
         found=Found.of(
             benchmark,
             tasks,
@@ -138,7 +146,12 @@ def score(
         without_samples=tuple(task.id for task in tasks if task.id not in answered),
         seconds=round(seconds, 3),
         limits=court.limits,
+        origin=Origin.of(benchmark, data),
     )
+    if out is not None:
+        settings = {"split": split, "k": list(k), "court": asdict(court)}
+        write_json(out / SUMMARY, found.summary(settings).as_json())
+    return found
 
 
 def read_samples(source: str, tasks: Mapping[str, Task]) -> list[Sample]:

@@ -15,6 +15,7 @@ from engine.dist import World
 from engine.errors import WishError
 from engine.evaluate.benchmarks import Benchmark, find
 from engine.evaluate.job import Settings
+from engine.evaluate.origin import Origin
 from engine.evaluate.run import Ask, Generator, Progress, evaluate
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Task
@@ -56,6 +57,7 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
         barrier=world.barrier,
         ask=subject.ask,
         chat=subject.chat,
+        origin=Origin.of(wish.benchmark, wish.data),
         progress=progress if world.first else None,
     )
 
@@ -104,6 +106,7 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
     wish = run.evaluate
     assert wish.benchmark is not None, "the rules demand a benchmark"
     tasks = find(wish.benchmark).load(wish.data, split="validation", limit=wish.in_loop_limit)
+    origin = Origin.of(wish.benchmark, wish.data)
 
     def judge(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
         ask, chat = questions(run, tokenizer)
@@ -118,6 +121,7 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
             barrier=world.barrier,
             ask=ask,
             chat=chat,
+            origin=origin,
         )
         return world.share(summary.metrics() if summary is not None else None)
 
