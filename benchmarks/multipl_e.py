@@ -213,14 +213,14 @@ def page(found: list[Proven], absent: list[str], workers: int) -> str:
         f"`{command()}`, {facts()}, {workers} workers; load average at the end {os.getloadavg()[0]:.1f}."
     )
     about = prose(
-        "MultiPL-E translates HumanEval's prompts and tests and has no canonical solutions, so no 100 % can be shown. "
-        "What is shown instead, with the benchmark as `temper` has it. Reached: a body that says on stderr that it was "
-        "called, and then fails: so prompt and tests compile together, the tests' libraries are there, the tests call "
-        "the function, and its failure is a failure. Empty: the prompt with an empty body; none may pass. Right and "
-        "wrong: programs written by hand for six tasks, and the same with one slip each (a sign, a bound, off by one); "
-        "all of the first must pass, none of the second. Solved: the data carries a model's answer to each task, counted "
-        "where it has the prompt's function: a task so solved has tests that can be passed. Not all of those answers "
-        "are right, so the rest says nothing of the tasks."
+        "MultiPL-E translates HumanEval's prompts and tests and has no canonical solutions, so no 100 % can be "
+        "shown. What is shown instead, with the benchmark as `temper` has it. Reached: a body that says on stderr "
+        "that it was called, and then fails: so prompt and tests compile together, the tests' libraries are "
+        "there, the tests call the function, and its failure is a failure. Empty: the prompt with an empty body; "
+        "none may pass. Right and wrong: programs written by hand for six tasks, and the same with one slip each "
+        "(a sign, a bound, off by one); all of the first must pass, none of the second. Solved: the data carries "
+        "a model's answer to each task, which counts where it has the prompt's function: a task so solved has "
+        "tests that can be passed. Not all of those answers are right, so the rest says nothing of the tasks."
     )
     heads = [
         "language",
