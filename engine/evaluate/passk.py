@@ -1,9 +1,9 @@
-"""pass@k: the chance that one of k samples passes, without bias, and how sure the mean over tasks is."""
+"""pass@k and pass^k: the chance that one of k samples, or that each of them, passes; and how sure their means are."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb, fsum, sqrt
@@ -14,7 +14,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """pass@k of a set of tasks with its 95 % interval; None where it is undefined, and `reason` says why."""
+    """The mean over a set of tasks with its 95 % interval; None where it is undefined, and `reason` says why."""
 
     value: float | None
     low: float | None = None
@@ -52,6 +52,17 @@ def pass_at_k(n: int, c: int, k: int) -> float | None:
     return (all_draws - comb(n - c, k)) / all_draws
 
 
+@lru_cache(maxsize=65536)
+def pass_hat_k(n: int, c: int, k: int) -> float | None:
+    """Unbiased estimate of pass^k, that all of k samples pass (tau-bench, arXiv 2406.12045): C(c, k) / C(n, k).
+
+    Arguments, what is returned and what is raised are those of `pass_at_k`; pass^1 is pass@1.
+    """
+    if not 0 <= c <= n or k < 1:
+        raise ValueError(f"pass^k is undefined for n={n}, c={c}, k={k}: need 0 <= c <= n and k >= 1")
+    return None if n < k else comb(c, k) / comb(n, k)
+
+
 def wilson(passed: float, total: int) -> tuple[float, float]:
     """95 % score interval of a share (Wilson 1927), which keeps its coverage near 0 and 1."""
     if total == 0:
@@ -87,12 +98,19 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
     return bootstrap(values, seed=seed)
 
 
-def estimate(counts: Sequence[tuple[int, int]], k: int, *, seed: int = 0) -> Estimate:
-    """Mean pass@k over tasks with its 95 % interval.
+def estimate(
+    counts: Sequence[tuple[int, int]],
+    k: int,
+    *,
+    of_task: Callable[[int, int, int], float | None] = pass_at_k,
+    seed: int = 0,
+) -> Estimate:
+    """Mean pass@k over tasks with its 95 % interval, or mean pass^k.
 
     Args:
         counts: (samples, passed) of each task.
         k: samples looked at.
+        of_task: `pass_at_k` or `pass_hat_k`.
         seed: of the bootstrap.
 
     Returns:
@@ -104,7 +122,7 @@ def estimate(counts: Sequence[tuple[int, int]], k: int, *, seed: int = 0) -> Est
     values: list[float] = []
     short: list[int] = []
     for n, c in counts:
-        value = pass_at_k(n, c, k)
+        value = of_task(n, c, k)
         if value is None:
             short.append(n)
         else:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.evaluate import journal
+from engine.evaluate.benchmarks import find
 from engine.evaluate.job import Item, Job
+from engine.evaluate.majority import LEAST_VOTES, answer, digest
 from engine.evaluate.summary import Found, Scored, Summary
 from engine.generate import EXTRACT_VERSION, Generation, extract
 from engine.protocol import write_json
+from engine.sandbox import Program
 
 TASKS = "tasks.jsonl"
 RESULTS = "results.jsonl"
@@ -28,7 +31,10 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
         verdicts: records of the verdict journal, by the item's key.
     """
     items = job.items
-    scored = [Scored(item.task.id, item.request.sample, verdicts[item.key]["verdict"]) for item in items]
+    lines = [_line(job, item, answers[item.key], verdicts[item.key]) for item in items]
+    scored = [
+        Scored(line["task_id"], line["sample"], line["verdict"], line.get("answer_sha256")) for line in lines
+    ]
     summary = Summary(
         found=Found.of(
             job.benchmark,
@@ -48,17 +54,29 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
         {"task_id": t.id, "group": t.group, "prompt": t.prompt, "reference": t.reference} for t in job.tasks
     )
     write_lines(folder / TASKS, tasks)
-    lines = (_line(item, answers[item.key], verdicts[item.key], chat=job.chat) for item in items)
     write_lines(folder / RESULTS, lines)
     write_json(folder / SUMMARY, summary.as_json())
     return summary
 
 
-def _line(item: Item, answer: Generation, verdict: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+def hashes(program: Program, *, samples: int) -> dict[str, str]:
+    """What a line of results.jsonl says of the program itself, so that two evaluations can be compared by it.
+
+    Args:
+        program: what was run.
+        samples: of its task; with enough of them for a vote, its answer's hash is added.
+    """
+    names = {"program_sha256": digest(program.source)}
+    return names | {"answer_sha256": answer(program)} if samples >= LEAST_VOTES else names
+
+
+def _line(job: Job, item: Item, said: Generation, verdict: dict[str, Any]) -> dict[str, Any]:
     """One line of results.jsonl.
 
     Times and exit codes stay in the journal: two runs of one program may differ in them.
     """
+    completion = extract(said.text, item.task, chat=job.chat)
+    program = find(job.benchmark).program(item.task, completion)
     return {
         "task_id": item.task.id,
         "sample": item.request.sample,
@@ -66,10 +84,12 @@ def _line(item: Item, answer: Generation, verdict: dict[str, Any], *, chat: bool
         "verdict": verdict["verdict"],
         "detail": verdict["detail"],
         "stderr": verdict["stderr"],
-        "completion": extract(answer.text, item.task, chat=chat),
-        "seed": answer.seed,
-        "tokens": answer.tokens,
-        "finish": answer.finish,
+        "completion": completion,
+        "seed": said.seed,
+        "tokens": said.tokens,
+        "finish": said.finish,
+        "text_sha256": digest(said.text),
+        **hashes(program, samples=job.settings.samples),
     }
 
 

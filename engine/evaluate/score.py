@@ -19,9 +19,9 @@ from engine.errors import WishError
 from engine.evaluate.benchmarks import find
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.origin import Origin
-from engine.evaluate.results import RESULTS, SUMMARY, write_lines
+from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_lines
 from engine.evaluate.rows import from_file
-from engine.evaluate.summary import Found, Scored, Summary
+from engine.evaluate.summary import Found, Scored
 from engine.evaluate.task import Task
 from engine.protocol import write_json
 from engine.sandbox import Limits, Program, Verdict
@@ -63,9 +63,14 @@ class Score:
             "notes": self.notes(),
         }
 
-    def summary(self, settings: dict[str, Any]) -> Summary:
-        """The same as an evaluation tells it, less what only those who drew the samples know."""
-        return Summary(self.found, None, {"execution": self.seconds}, settings, origin=self.origin)
+    def summary(self, court: Court) -> dict[str, Any]:
+        """The whole of summary.json, in the form of an evaluation's; of whoever drew the samples nothing is known."""
+        return {
+            **self.found.as_json(),
+            "data": self.origin.as_json(),
+            "seconds": {"generation": 0.0, "execution": self.seconds},
+            "settings": {"court": asdict(court)},
+        }
 
     def notes(self) -> list[str]:
         """What a reader of the figures must know."""
@@ -117,40 +122,43 @@ def score(
     asked = read_samples(samples, {task.id: task for task in tasks})
     started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
+    named: dict[int, dict[str, str]] = {}
+    samples_of = Counter(sample.task.id for sample in asked)
 
     def answer(index: int) -> tuple[Task, Program]:
         sample = asked[index]
         program = module.program(sample.task, "" if sample.whole else sample.text)
-        return sample.task, replace(program, source=sample.text) if sample.whole else program
+        program = replace(program, source=sample.text) if sample.whole else program
+        named[index] = hashes(program, samples=samples_of[sample.task.id])
+        return sample.task, program
 
     for index, verdict in judge(module, len(asked), answer, court):
         verdicts[index] = replace(verdict, stdout=verdict.stdout[:0])
         if progress is not None:
             progress(len(verdicts), len(asked))
     seconds = time.monotonic() - started
-    if out is not None:
-        write_lines(out / RESULTS, (_line(sample, verdicts[index]) for index, sample in enumerate(asked)))
     scored = [
-        Scored(sample.task.id, sample.sample, verdicts[index].name) for index, sample in enumerate(asked)
+        Scored(sample.task.id, sample.sample, verdicts[index].name, named[index].get("answer_sha256"))
+        for index, sample in enumerate(asked)
     ]
-    answered = {sample.task.id for sample in asked}
     found = Score(
         found=Found.of(
             benchmark,
             tasks,
             scored,
             k,
-            counted=[task for task in tasks if task.id in answered],
+            counted=[task for task in tasks if task.id in samples_of],
             isolation=(verdict.isolation for verdict in verdicts.values()),
         ),
-        without_samples=tuple(task.id for task in tasks if task.id not in answered),
+        without_samples=tuple(task.id for task in tasks if task.id not in samples_of),
         seconds=round(seconds, 3),
         limits=court.limits,
         origin=Origin.of(benchmark, data),
     )
     if out is not None:
-        settings = {"split": split, "k": list(k), "court": asdict(court)}
-        write_json(out / SUMMARY, found.summary(settings).as_json())
+        lines = (_line(sample, verdicts[index]) | named[index] for index, sample in enumerate(asked))
+        write_lines(out / RESULTS, lines)
+        write_json(out / SUMMARY, found.summary(court))
     return found
 
 

@@ -1,4 +1,4 @@
-"""From verdicts to figures: pass@k with intervals, by group, and what went wrong how often."""
+"""From verdicts to figures: pass@k and pass^k with intervals, by group, and what went wrong how often."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from engine.errors import PreflightError
 from engine.evaluate.benchmarks import fingerprint
+from engine.evaluate.majority import Vote, majority
 from engine.evaluate.origin import Origin
-from engine.evaluate.passk import Estimate, estimate
+from engine.evaluate.passk import Estimate, estimate, pass_hat_k
 from engine.evaluate.task import Task
 from engine.sandbox import VERDICTS
 
@@ -22,16 +23,20 @@ class Scored:
     task_id: str
     sample: int
     verdict: str
+    answer: str | None = None
+    """Which program it was, as `majority.answer` names it; None where nobody votes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """pass@k of a set of tasks."""
+    """pass@k and pass^k of a set of tasks."""
 
     tasks: int
     samples: int
     passed: int
     pass_at_k: dict[int, Estimate]
+    pass_hat_k: dict[int, Estimate]
+    """For k above 1: pass^1 is pass@1."""
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in summary.json: k is a text there, since JSON's keys are."""
@@ -40,6 +45,7 @@ class Figures:
             "samples": self.samples,
             "passed": self.passed,
             "pass_at_k": {str(k): value.as_json() for k, value in self.pass_at_k.items()},
+            "pass_hat_k": {str(k): value.as_json() for k, value in self.pass_hat_k.items()},
         }
 
 
@@ -54,6 +60,8 @@ class Found:
     verdicts: dict[str, int]
     isolation: str
     """The sandbox level, or the levels, that all verdicts were given at."""
+    majority: Estimate | None = None
+    """Share of tasks whose most common answer passes; None where no task has samples enough for a vote."""
 
     @classmethod
     def of(
@@ -85,6 +93,7 @@ class Found:
             groups=by_group(counted, counts, ks),
             verdicts=taxonomy(scored),
             isolation=" and ".join(sorted(set(isolation))),
+            majority=majority(ballots(counted, scored)),
         )
 
     @property
@@ -98,6 +107,7 @@ class Found:
             "benchmark": self.benchmark,
             "benchmark_sha256": self.benchmark_sha256,
             **self.figures.as_json(),
+            **({"majority": self.majority.as_json()} if self.majority else {}),
             "groups": {name: figures.as_json() for name, figures in self.groups.items()},
             "verdicts": self.verdicts,
             "unscored": self.unscored,
@@ -105,15 +115,17 @@ class Found:
         }
 
     def lines(self) -> list[str]:
-        """pass@k of all tasks and of each group, and the verdicts, for a person to read."""
+        """pass@k and pass^k of all tasks, pass@k of each group, and the verdicts, for a person to read."""
         whole = self.figures
         lines = [f"{self.benchmark}: {whole.samples:,} samples of {whole.tasks:,} tasks"]
-        for k, value in whole.pass_at_k.items():
+        named = [(f"pass@{k}", value) for k, value in whole.pass_at_k.items()]
+        named += [(f"pass^{k}", value) for k, value in whole.pass_hat_k.items() if value.value is not None]
+        for name, value in named:
             if value.value is None or value.low is None or value.high is None:
-                lines.append(f"  pass@{k:<4} undefined")
+                lines.append(f"  {name:<9} undefined")
             else:
                 interval = f"95 % interval {value.low:.2%} to {value.high:.2%}"
-                lines.append(f"  pass@{k:<4} {value.value:7.2%}   {interval}")
+                lines.append(f"  {name:<9} {value.value:7.2%}   {interval}")
         for group, part in self.groups.items():
             shown = "  ".join(
                 f"pass@{k} {v.value:.2%}" for k, v in part.pass_at_k.items() if v.value is not None
@@ -137,8 +149,8 @@ class Summary:
     """What an evaluation found."""
 
     found: Found
-    truncated: int | None
-    """Answers that ended at the length limit; None: nobody knows."""
+    truncated: int
+    """Answers that ended at the length limit."""
     seconds: dict[str, float]
     settings: dict[str, Any] = field(default_factory=dict)
     extract_version: int | None = None
@@ -157,7 +169,7 @@ class Summary:
 
     def table(self) -> str:
         """The figures for a person to read."""
-        tail = [f"  answers cut by length {self.truncated or 0:,}, isolation {self.found.isolation}"]
+        tail = [f"  answers cut by length {self.truncated:,}, isolation {self.found.isolation}"]
         if self.origin and self.origin.note:
             tail.append(f"  note: {self.origin.note}")
         return "\n".join([*self.found.lines(), *tail])
@@ -184,6 +196,7 @@ def figures(tasks: Sequence[Task], scored: Mapping[str, tuple[int, int]], ks: Se
         samples=sum(n for n, _ in counts),
         passed=sum(c for _, c in counts),
         pass_at_k={k: estimate(counts, k) for k in ks},
+        pass_hat_k={k: estimate(counts, k, of_task=pass_hat_k) for k in ks if k > 1},
     )
 
 
@@ -207,6 +220,15 @@ def tally(scored: Iterable[Scored]) -> dict[str, tuple[int, int]]:
             n, c = counts.get(item.task_id, (0, 0))
             counts[item.task_id] = (n + 1, c + (item.verdict == "passed"))
     return counts
+
+
+def ballots(tasks: Sequence[Task], scored: Iterable[Scored]) -> list[list[Vote]]:
+    """The votes on each task, in the order of its samples."""
+    votes: dict[str, list[Vote]] = defaultdict(list)
+    for item in sorted(scored, key=lambda item: item.sample):
+        if item.verdict != "infra" and item.answer is not None:
+            votes[item.task_id].append(Vote(item.answer, item.verdict == "passed"))
+    return [votes[task.id] for task in tasks]
 
 
 def taxonomy(scored: Iterable[Scored]) -> dict[str, int]:

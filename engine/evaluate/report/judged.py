@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.evaluate import journal
-from engine.evaluate.passk import estimate
+from engine.evaluate.passk import estimate, pass_hat_k
 from engine.evaluate.results import RESULTS, SUMMARY, TASKS
 from engine.evaluate.summary import Scored, tally, taxonomy
 
@@ -109,13 +109,15 @@ def _counted(results: Mapping[tuple[str, int], Line]) -> dict[str, Any]:
     counts = tally(scored)
     numbers = [counts.get(task, (0, 0)) for task in dict.fromkeys(task for task, _ in results)]
     least = min((n for n, _ in numbers), default=0)
+    ks = [k for k in KS if k <= max(least, 1)]
     verdicts = taxonomy(scored)
     return {
         "benchmark": "an unnamed benchmark",
         "tasks": len(numbers),
         "samples": sum(n for n, _ in numbers),
         "passed": sum(c for _, c in numbers),
-        "pass_at_k": {str(k): estimate(numbers, k).as_json() for k in KS if k <= max(least, 1)},
+        "pass_at_k": {str(k): estimate(numbers, k).as_json() for k in ks},
+        "pass_hat_k": {str(k): estimate(numbers, k, of_task=pass_hat_k).as_json() for k in ks if k > 1},
         "groups": {},
         "verdicts": verdicts,
         "unscored": verdicts.get("infra", 0),

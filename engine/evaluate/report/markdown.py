@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from engine.evaluate.report.stages import Entry, Stage, entries
+from engine.evaluate.report.stages import Entry, Stage, entries, hat_ks
 from engine.sandbox import VERDICTS
 
 _MEANS_SOMETHING = re.compile(r"[\\`*<>\[\]|&#]")
@@ -32,17 +33,23 @@ def score_table(models: Sequence[Entry]) -> list[str]:
     if not models:
         return ["No evaluation has finished yet."]
     ks = sorted({k for model in models for k in model.judged.summary["pass_at_k"]}, key=int)
-    head = ["model", "benchmark", "tasks", *(f"pass@{k}" for k in ks)]
+    hats = hat_ks(models)
+    head = ["model", "benchmark", "tasks", *(f"pass@{k}" for k in ks), *(f"pass^{k}" for k in hats)]
     rows = [
         [
             model.label,
             model.judged.summary["benchmark"],
             str(model.judged.summary["tasks"]),
-            *(_estimate(model, k) for k in ks),
+            *(_estimate(model.pass_at(k)) for k in ks),
+            *(_estimate(model.pass_hat(k)) for k in hats),
         ]
         for model in models
     ]
-    return ["Unbiased pass@k by execution; in brackets the 95 % interval over tasks.", table(head, rows)]
+    also = " pass^k: all of k samples pass." if hats else ""
+    return [
+        f"Unbiased pass@k by execution; in brackets the 95 % interval over tasks.{also}",
+        table(head, rows),
+    ]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -56,8 +63,7 @@ def plain(text: str) -> str:
     return _MEANS_SOMETHING.sub(lambda found: f"&#{ord(found.group())};", " ".join(str(text).split()))
 
 
-def _estimate(model: Entry, k: str) -> str:
-    found = model.pass_at(k)
+def _estimate(found: dict[str, Any]) -> str:
     if not found:
         return "undefined"
     return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"

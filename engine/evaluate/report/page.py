@@ -19,7 +19,7 @@ from engine import protocol
 from engine.evaluate.report.charts import Series, line_chart
 from engine.evaluate.report.highlight import highlight, visible
 from engine.evaluate.report.programs import task_rows
-from engine.evaluate.report.stages import COLOURS, Entry, Stage, entries
+from engine.evaluate.report.stages import COLOURS, Entry, Stage, entries, hat_ks
 from engine.sandbox import VERDICTS
 
 PAGE = Path(__file__).parent / "assets"
@@ -66,6 +66,7 @@ def write(stages: Sequence[Stage], out: Path, *, title: str = "Temper report") -
         stages=stages,
         colours={stage.name: colour for stage, colour in _colours(stages, models)},
         ks=_ks(models),
+        hats=hat_ks(models),
         groups=_groups(models),
         charts=list(_charts(stages, models)),
         verdicts=[name for name in VERDICTS if any(e.judged.summary["verdicts"].get(name) for e in models)],
@@ -96,6 +97,7 @@ def summarise(stages: Sequence[Stage], out: Path) -> None:
                 "world_size": facts.get("world_size"),
                 **values,
                 "pass_at_k": summary["pass_at_k"],
+                "pass_hat_k": summary.get("pass_hat_k", {}),
                 "groups": summary["groups"],
                 "verdicts": summary["verdicts"],
                 "isolation": summary.get("isolation"),

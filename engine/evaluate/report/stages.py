@@ -144,8 +144,23 @@ class Entry:
 
     def pass_at(self, k: str, group: str = "") -> dict[str, Any]:
         """value, low, high of pass@k; empty where it is undefined."""
-        estimate = self.figures(group).get("pass_at_k", {}).get(k) or {}
+        return self._estimate("pass_at_k", k, group)
+
+    def pass_hat(self, k: str) -> dict[str, Any]:
+        """value, low, high of pass^k over all tasks; empty where it is undefined."""
+        return self._estimate("pass_hat_k", k, "")
+
+    def _estimate(self, kind: str, k: str, group: str) -> dict[str, Any]:
+        estimate = self.figures(group).get(kind, {}).get(k) or {}
         return estimate if estimate.get("value") is not None else {}
+
+
+def hat_ks(models: Sequence[Entry]) -> list[str]:
+    """The k that any model has a pass^k for; folders of before it was counted have none."""
+    return sorted(
+        {k for model in models for k in model.judged.summary.get("pass_hat_k", {}) if model.pass_hat(k)},
+        key=int,
+    )
 
 
 def entries(stages: Sequence[Stage]) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Known files are known however they are packed, others are a note and never refused, and figures say which they had."""
+"""Known files are known however they are packed, others are a note, and figures say which they are of."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_figures_say_what_they_are_of_and_the_report_reads_them(small: Path, tmp
     assert said["data"] == kept["data"] == origin.as_json()
     assert kept["data"]["bytes"] == small.stat().st_size and kept["data"]["pinned"] is None
     assert {name: said[name] for name in kept if name in said and name != "seconds"}.items() <= kept.items()
-    assert kept["settings"]["court"]["limits"] == said["limits"] and kept["settings"]["split"] == "test"
+    assert kept["settings"]["court"]["limits"] == said["limits"]
 
     made = CliRunner().invoke(
         report_command, [str(tmp_path / "scored"), "--out", str(tmp_path / "report.html")]

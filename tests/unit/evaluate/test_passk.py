@@ -1,4 +1,4 @@
-"""pass@k against values worked out in whole fractions."""
+"""pass@k and pass^k against values worked out in whole fractions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import comb
 
 import pytest
 
-from engine.evaluate.passk import bootstrap, estimate, interval, pass_at_k, wilson
+from engine.evaluate.passk import bootstrap, estimate, interval, pass_at_k, pass_hat_k, wilson
 
 WORKED = [
     ((10, 3, 1), 0.3),
@@ -54,6 +54,27 @@ def test_agrees_with_drawing_every_subset() -> None:
 
 def test_is_not_the_biased_estimate() -> None:
     assert pass_at_k(10, 3, 2) != pytest.approx(1 - (1 - 0.3) ** 2)
+
+
+def test_pass_hat_k_agrees_with_drawing_every_subset() -> None:
+    from itertools import combinations
+
+    for passed in range(8):
+        outcomes = [True] * passed + [False] * (7 - passed)
+        for k in range(1, 8):
+            draws = list(combinations(outcomes, k))
+            assert pass_hat_k(7, passed, k) == pytest.approx(sum(map(all, draws)) / len(draws), abs=1e-15)
+            assert pass_hat_k(7, passed, k) == pytest.approx(1 - pass_at_k(7, 7 - passed, k))  # type: ignore[operator]
+
+
+def test_pass_hat_k_of_tasks() -> None:
+    assert pass_hat_k(10, 9, 5) == 0.5
+    assert pass_hat_k(4, 4, 5) is None
+    with pytest.raises(ValueError, match="undefined"):
+        pass_hat_k(3, 4, 1)
+    found = estimate([(10, 9), (10, 10), (10, 4)], 5, of_task=pass_hat_k)
+    assert found.value == 0.5 and found.low is not None and found.low < 0.5 < (found.high or 0)
+    assert estimate([(4, 4), (10, 9)], 5, of_task=pass_hat_k).value is None
 
 
 def test_fewer_samples_than_k_is_undefined() -> None:

@@ -1,4 +1,4 @@
-"""Rows from the hub: what the cache holds is served with its revision, and a hub that cannot be reached is said at once."""
+"""Rows from the hub: the cache is served with its revision, and a hub that cannot be reached is said at once."""
 
 from __future__ import annotations
 
