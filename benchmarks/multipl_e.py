@@ -4,7 +4,7 @@ right from wrong.
 Run: TEMPER_DATA=FOLDER python benchmarks/multipl_e.py [--languages NAME ...] [--limit N] [--workers N] [--write]. The
 folder holds multipl_e/humaneval-{js,ts,cpp,java,rs,sh,pl,lua}.jsonl.gz, which have no canonical solutions. What is
 absent of the toolchains is skipped with a word. Prints a table; --write also puts it in docs/results/multipl_e.md. A
-right program that fails, a wrong one or a stub that passes, or a task that cannot be reached is an error.
+right program that fails, and a wrong one or a stub that passes, is an error; a task that cannot be reached is named.
 """
 
 from __future__ import annotations
@@ -122,6 +122,8 @@ class Proven:
     answers: int = 0
     solved: int = 0
     seconds: float = 0.0
+    unreached: list[str] = field(default_factory=list)
+    """Tasks whose tests did not get to the function: the data's fault, or a library that is missing."""
     faults: list[str] = field(default_factory=list)
 
     def count(self, trial: Trial, verdict: Verdict) -> None:
@@ -134,14 +136,13 @@ class Proven:
             "right": not verdict.passed,
             "wrong": verdict.passed,
             "empty": verdict.passed,
-            "called": verdict.passed or not called,
+            "called": verdict.passed,
             "answer": False,
         }[trial.kind]
         if unmet or verdict.name == "infra":
-            last = verdict.stderr.strip().splitlines()[-1:]
-            self.faults.append(
-                f"{trial.task.id}: {trial.kind}, {verdict.name} ({verdict.detail}) {' '.join(last)}"
-            )
+            self.faults.append(f"{trial.task.id}: {trial.kind}, {verdict.name} ({verdict.detail})")
+        elif trial.kind == "called" and not called:
+            self.unreached.append(f"{trial.task.id}: {verdict.name} ({verdict.detail})")
 
 
 def slipped(body: str) -> str:
@@ -235,7 +236,9 @@ def page(found: list[Proven], absent: list[str], workers: int) -> str:
     ]
     faults = [fault for one in found for fault in one.faults]
     told = "".join(f"\n{line}.\n" for line in absent)
-    told += "\n## Not as wanted\n\n" + "".join(f"- {line}\n" for line in faults) if faults else ""
+    unreached = [line for one in found for line in one.unreached]
+    for heading, lines in (("Not reached", unreached), ("Not as wanted", faults)):
+        told += f"\n## {heading}\n\n" + "".join(f"- {line}\n" for line in lines) if lines else ""
     return f"# MultiPL-E, language by language\n\n{head}\n\n{about}\n\n{table(heads, rows(found))}\n{told}"
 
 
