@@ -88,7 +88,7 @@ class Bench:
     def peak(self, part: Slice) -> tuple[float, str]:
         """Have these programs judged while memory is sampled: MiB at most, and what was summed."""
         done = threading.Event()
-        found = _Peak()
+        found = Sampled()
         found.look()
         sampler = threading.Thread(target=found.sample, args=(done,))
         sampler.start()
@@ -136,7 +136,7 @@ def started(name: str, setting: Setting) -> Iterator[Bench]:
                 stderr=errors,
                 cwd=work,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join([str(_HERE), str(_HERE.parent)])},
-                preexec_fn=None if name.startswith("temper") else _bound_memory,
+                preexec_fn=None if name.startswith("temper") else bound_memory,
             )
             try:
                 yield Bench(name, process, setting, log, clock)
@@ -153,7 +153,7 @@ def _interpreter(name: str, setting: Setting) -> str:
     return str(python)
 
 
-def _bound_memory() -> None:
+def bound_memory() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
@@ -188,7 +188,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.stdout.close()
 
 
-class _Peak:
+class Sampled:
     """The largest sum of the tree's memory that was seen."""
 
     def __init__(self) -> None:

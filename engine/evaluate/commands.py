@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import click
 from engine.errors import BUG, WishError
 from engine.evaluate import libraries
 from engine.evaluate.benchmarks import BENCHMARKS, basics, find, fingerprint
+from engine.evaluate.benchmarks.sources import SOURCES
 from engine.evaluate.judge import Court, judge
+from engine.evaluate.origin import Origin
 from engine.evaluate.results import write_lines
 from engine.evaluate.score import Score
 from engine.evaluate.score import score as score_samples
@@ -143,10 +146,33 @@ def benchmark() -> None:
 
 
 @benchmark.command("list")
-def list_benchmarks() -> None:
-    """Name them."""
-    for name, module in BENCHMARKS.items():
-        click.echo(f"{name:14} {(module.__doc__ or '').splitlines()[0]}")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def list_benchmarks(as_json: bool) -> None:
+    """Name them, their licences and sources, and the known files with tasks, size and SHA-256."""
+    if as_json:
+        click.echo(json.dumps([_known(name) for name in BENCHMARKS], indent=1))
+        return
+    for one in map(_known, BENCHMARKS):
+        click.echo(f"{one['name']:15} {one['about']}")
+        if one["origin"]:
+            click.echo(f"{'':15} {', '.join(filter(None, (one['licence'], one['origin'])))}")
+        for file in one["files"]:
+            told = f"{file['tasks']:,} tasks, {file['size']:,} bytes, sha256 {file['sha256'][:12]}"
+            click.echo(f"{'':15} {file['name']}: {told}")
+
+
+def _known(name: str) -> dict[str, Any]:
+    """What is known of a benchmark before any file of it is read."""
+    module, source = BENCHMARKS[name], SOURCES.get(name)
+    hub_id = getattr(module, "HUB_ID", None)
+    return {
+        "name": name,
+        "about": (module.__doc__ or "").splitlines()[0],
+        "licence": source.licence if source else None,
+        "origin": source.origin if source else hub_id,
+        "hub_id": hub_id,
+        "files": [asdict(file) for file in source.files] if source else [],
+    }
 
 
 def task_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -171,6 +197,7 @@ def show(name: str, data: str | None, split: str, limit: int | None, task_id: st
         for task in tasks:
             click.echo(f"{task.id:32} {task.entry_point:28} {task.group}".rstrip())
         click.echo(f"{len(tasks)} tasks, sha256 {fingerprint(tasks)}")
+        _tell_origin(Origin.of(name, data))
         return
     chosen = next((task for task in tasks if task.id == task_id), None)
     if chosen is None:
@@ -181,6 +208,19 @@ def show(name: str, data: str | None, split: str, limit: int | None, task_id: st
     runs = [f"# {run.stdin!r} -> {run.expected!r}" for run in chosen.runs]
     calls = [f"# {call.expression} == {call.expected!r}" for call in chosen.calls]
     click.echo(chosen.test or "\n".join([*calls, *runs]))
+
+
+def _tell_origin(origin: Origin) -> None:
+    """What was read, and whether it is a known file."""
+    if origin.revision:
+        click.echo(f"{origin.source} at revision {origin.revision}")
+    if origin.sha256 is not None:
+        click.echo(f"{origin.source}: {origin.size:,} bytes unpacked, sha256 {origin.sha256}")
+    if origin.pinned:
+        source = SOURCES[origin.benchmark]
+        click.echo(f"matches the pinned {origin.pinned} of {source.origin}, {source.licence}")
+    if origin.note:
+        click.echo(f"note: {origin.note}", err=True)
 
 
 @benchmark.command()

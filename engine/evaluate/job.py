@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.config import Run
 from engine.evaluate.judge import Court
 from engine.evaluate.libraries import Missing
+from engine.evaluate.origin import Origin
 from engine.evaluate.task import Task
 from engine.generate import Request
 from engine.sandbox import Limits
@@ -89,3 +90,5 @@ class Job:
     place: Place
     not_judged: Missing = field(default_factory=dict)
     """What was left out of the tasks, and why."""
+    origin: Origin | None = None
+    """What the tasks were read from."""

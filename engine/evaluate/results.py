@@ -48,6 +48,7 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
         seconds=_seconds(job, verdicts),
         settings=asdict(job.settings) | {"chat": job.chat},
         extract_version=EXTRACT_VERSION,
+        origin=job.origin,
     )
     folder = job.place.folder
     shown = ("group", "prompt", "reference", "language")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.errors import WishError
+from engine.evaluate import hub
 
 
 def from_file(source: str) -> Iterator[tuple[str, Any]]:
@@ -75,33 +76,10 @@ def from_file_or_hub(
         return
     if source == hub_id and files:
         for name in files:
-            yield from from_file(_downloaded(source, name))
+            yield from from_file(hub.downloaded(source, name))
         return
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(source, split=split)
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        raise _unreachable(source, error) from error
-    for number, row in enumerate(rows):
+    for number, row in enumerate(hub.rows_of(source, split)):
         yield f"{source}, row {number}", row
-
-
-def _downloaded(hub_id: str, name: str) -> str:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return hf_hub_download(hub_id, name, repo_type="dataset")
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        raise _unreachable(hub_id, error) from error
-
-
-def _unreachable(source: str, error: Exception) -> WishError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return WishError(
-        f"cannot load {source} from the hub ({reason})",
-        "check the id and the connection, or name the benchmark's own file (evaluate.data, or --data)",
-    )
 
 
 def _no_hub_id(name: str) -> bool:

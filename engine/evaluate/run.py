@@ -19,6 +19,7 @@ from engine.evaluate.benchmarks import find, fingerprint
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import judge
 from engine.evaluate.libraries import Missing, opened
+from engine.evaluate.origin import Origin
 from engine.evaluate.results import conclude
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Task
@@ -45,6 +46,7 @@ def evaluate(
     barrier: Callable[[], None],
     ask: Ask,
     chat: bool,
+    origin: Origin | None = None,
     progress: Progress | None = None,
     not_judged: Missing | None = None,
 ) -> Summary | None:
@@ -59,6 +61,7 @@ def evaluate(
         barrier: returns when all ranks have called it; called once, after generation.
         ask: what is put to the model for a task.
         chat: whether that is a question, answered in prose with fenced code, or code to go on with.
+        origin: what the tasks were read from, for the summary.
         progress: told (phase, done, all) as the work goes.
         not_judged: tasks of the benchmark that are not among `tasks`, for which libraries are missing.
 
@@ -72,7 +75,7 @@ def evaluate(
     tell = progress or (lambda phase, done, whole: None)
     place = Place(folder, rank, world_size)
     items = plan(tasks, settings, ask)
-    job = Job(tuple(tasks), benchmark, settings, chat, items, place, not_judged or {})
+    job = Job(tuple(tasks), benchmark, settings, chat, items, place, not_judged or {}, origin)
     _generate(job, generator, tell)
     barrier()
     if rank != 0:

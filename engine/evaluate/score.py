@@ -19,6 +19,7 @@ from engine.errors import WishError
 from engine.evaluate import libraries
 from engine.evaluate.benchmarks import find
 from engine.evaluate.judge import Court, judge
+from engine.evaluate.origin import Origin
 from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_lines
 from engine.evaluate.rows import from_file
 from engine.evaluate.summary import Found, Scored
@@ -50,11 +51,13 @@ class Score:
     """Tasks of the benchmark that no line answers; they are in no figure."""
     seconds: float
     limits: Limits
+    origin: Origin
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
         return {
             **self.found.as_json(),
+            "data": self.origin.as_json(),
             "tasks_without_samples": len(self.without_samples),
             "seconds": self.seconds,
             "limits": asdict(self.limits),
@@ -65,6 +68,7 @@ class Score:
         """The whole of summary.json, in the form of an evaluation's; of whoever drew the samples nothing is known."""
         return {
             **self.found.as_json(),
+            "data": self.origin.as_json(),
             "seconds": {"generation": 0.0, "execution": self.seconds},
             "settings": {"court": asdict(court)},
         }
@@ -87,7 +91,7 @@ class Score:
             notes.append(
                 f"the sandbox failed on {self.found.unscored} samples, which are in no figure: score them again"
             )
-        return notes
+        return [*notes, self.origin.note] if self.origin.note else notes
 
 
 def score(
@@ -158,6 +162,7 @@ def score(
         without_samples=tuple(task.id for task in tasks if task.id not in samples_of),
         seconds=round(seconds, 3),
         limits=court.limits,
+        origin=Origin.of(benchmark, data),
     )
     if out is not None:
         lines = (_line(sample, verdicts[index]) | named[index] for index, sample in enumerate(asked))

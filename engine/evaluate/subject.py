@@ -16,6 +16,7 @@ from engine.errors import WishError
 from engine.evaluate.benchmarks import Benchmark, find
 from engine.evaluate.job import Settings
 from engine.evaluate.libraries import Missing, judged, missing
+from engine.evaluate.origin import Origin
 from engine.evaluate.run import Ask, Generator, Progress, evaluate
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Task
@@ -59,6 +60,7 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
         barrier=world.barrier,
         ask=subject.ask,
         chat=subject.chat,
+        origin=Origin.of(wish.benchmark, wish.data),
         progress=progress if world.first else None,
         not_judged=lacking,
     )
@@ -117,6 +119,7 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
     tasks = find(wish.benchmark).load(wish.data, split="validation", limit=wish.in_loop_limit)
     lacking = _lacking(tasks, run, world)
     tasks = judged(tasks, lacking)
+    origin = Origin.of(wish.benchmark, wish.data)
 
     def judge(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
         ask, chat = questions(run, tokenizer)
@@ -132,6 +135,7 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
             ask=ask,
             chat=chat,
             not_judged=lacking,
+            origin=origin,
         )
         return world.share(summary.metrics() if summary is not None else None)
 

@@ -11,6 +11,7 @@ from engine.errors import PreflightError
 from engine.evaluate.benchmarks import fingerprint
 from engine.evaluate.libraries import Missing, counted, told
 from engine.evaluate.majority import Vote, majority
+from engine.evaluate.origin import Origin
 from engine.evaluate.passk import Estimate, estimate, pass_hat_k
 from engine.evaluate.task import Task
 from engine.sandbox import VERDICTS
@@ -164,11 +165,13 @@ class Summary:
     seconds: dict[str, float]
     settings: dict[str, Any] = field(default_factory=dict)
     extract_version: int | None = None
+    origin: Origin | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The whole of summary.json."""
         return {
             **self.found.as_json(),
+            "data": self.origin.as_json() if self.origin else None,
             "truncated": self.truncated,
             "seconds": self.seconds,
             "settings": self.settings,
@@ -177,8 +180,10 @@ class Summary:
 
     def table(self) -> str:
         """The figures for a person to read."""
-        tail = f"  answers cut by length {self.truncated:,}, isolation {self.found.isolation}"
-        return "\n".join([*self.found.lines(), tail, *self.found.left_out()])
+        tail = [f"  answers cut by length {self.truncated:,}, isolation {self.found.isolation}"]
+        if self.origin and self.origin.note:
+            tail.append(f"  note: {self.origin.note}")
+        return "\n".join([*self.found.lines(), *tail, *self.found.left_out()])
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for a training log: `pass@1`, `low/pass@1`, `high/pass@1`, and main groups' `pass@1/NAME`."""

@@ -197,6 +197,9 @@ def _in_force(model: Entry) -> Iterator[tuple[str, Any]]:
     yield "extraction version", summary.get("extract_version")
     yield "benchmark", summary["benchmark"]
     yield "benchmark sha256", summary.get("benchmark_sha256")
+    data = summary.get("data") or {}
+    yield "tasks' file sha256", data.get("sha256")
+    yield "tasks' revision", data.get("revision")
     for name, value in (model.judged.hashes or {}).items():
         yield f"{name} sha256", value
     if model.trained:
