@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from engine.evaluate.benchmarks import Benchmark
 from engine.evaluate.task import Steps, Task
 from engine.sandbox import Limits, Pool, Program, Trial, Verdict
 
 ATTEMPTS = 3
 """How often a program is tried before `infra` stands; it is then not scored, and the command fails."""
+
+
+class Judge(Protocol):
+    """Decides on programs, as each benchmark does."""
+
+    def judge(self, task: Task, program: Program) -> Steps:
+        """The runs that decide, one after another, and the verdict they come to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,7 @@ class Court:
 
 
 def judge(
-    benchmark: Benchmark, count: int, answer: Callable[[int], tuple[Task, Program]], court: Court
+    benchmark: Judge, count: int, answer: Callable[[int], tuple[Task, Program]], court: Court
 ) -> Iterator[tuple[int, Verdict]]:
     """Run programs.
 
@@ -67,7 +74,7 @@ def judge(
                 return
 
 
-def _trial(benchmark: Benchmark, task: Task, program: Program, pool: Pool, asked: Limits) -> Trial:
+def _trial(benchmark: Judge, task: Task, program: Program, pool: Pool, asked: Limits) -> Trial:
     limits = _limits(asked, task)
     return program, lambda: _follow(benchmark.judge(task, program), pool, limits)
 
