@@ -15,7 +15,7 @@ import platform
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from score_codegen16b import convert
 
 from engine.evaluate import CODE_EVAL
 from engine.evaluate.benchmarks import humaneval
+from engine.evaluate.rows import from_file
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 3.0
@@ -96,16 +97,11 @@ def codegen_work(data: Path, samples: int) -> Work:
 def mbpp_work(data: Path) -> Work:
     """Each task's reference, and the reference of the task after it, with MBPP's asserts as they stand."""
     work = Work("MBPP, each task's reference and the next task's")
-    rows = list(_rows(data / "mbpp" / "mbpp.jsonl"))
+    rows = [row for _, row in from_file(str(data / "mbpp" / "mbpp.jsonl.gz"))]
     for row, after in zip(rows, rows[1:] + rows[:1], strict=True):
         reference = "\n".join([row.get("test_setup_code") or "", *row["test_list"]])
         work.add(f"MBPP/{row['task_id']}", [row["code"], after["code"]], reference)
     return work
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def measure(metric: Any, work: Work, workers: int) -> Side:

@@ -36,6 +36,16 @@ class Court:
     engine: str | None = None
     """An outer engine (runsc, podman) to run each program in."""
 
+    def pool(self, workers: int | None = None) -> Pool:
+        """The sandbox; with so many workers, for those who want another number.
+
+        Raises:
+            WishError: this kernel does not grant the isolation asked for.
+        """
+        return Pool(
+            workers or self.workers, self.level, mode=self.mode, preload=self.preload, engine=self.engine
+        )
+
 
 def judge(
     benchmark: Judge, count: int, answer: Callable[[int], tuple[Task, Program]], court: Court
@@ -59,11 +69,10 @@ def judge(
     if not count:
         return
     waiting = list(range(count))
-    how = {"mode": court.mode, "preload": court.preload, "engine": court.engine}
-    with Pool(court.workers, court.level, **how) as pool:  # type: ignore[arg-type]
+    with court.pool() as pool:
         for attempt in range(1, ATTEMPTS + 1):
             failed: list[int] = []
-            trials = (_trial(benchmark, *answer(index), pool, court.limits) for index in waiting)
+            trials = (trial(benchmark, *answer(index), pool, court.limits) for index in waiting)
             for index, verdict in zip(waiting, pool.in_order(trials), strict=True):
                 if verdict.name == "infra" and attempt < ATTEMPTS:
                     failed.append(index)
@@ -74,7 +83,8 @@ def judge(
                 return
 
 
-def _trial(benchmark: Judge, task: Task, program: Program, pool: Pool, asked: Limits) -> Trial:
+def trial(benchmark: Judge, task: Task, program: Program, pool: Pool, asked: Limits) -> Trial:
+    """The judgement of one program, not yet begun."""
     limits = _limits(asked, task)
     return program, lambda: _follow(benchmark.judge(task, program), pool, limits)
 

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks import find
+from engine.evaluate import efficiency as efficient
+from engine.evaluate import static as looks
+from engine.evaluate.benchmarks import Benchmark, find
+from engine.evaluate.efficiency import EFFICIENCY, Efficiency
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import RESULTS, write_lines
 from engine.evaluate.rows import from_file
+from engine.evaluate.static import Static
 from engine.evaluate.summary import Found, Scored
 from engine.evaluate.task import Task
 from engine.sandbox import Limits, Program, Verdict
@@ -48,15 +52,19 @@ class Score:
     """Tasks of the benchmark that no line answers; they are in no figure."""
     seconds: float
     limits: Limits
+    efficiency: Efficiency | None = None
+    static: Static | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
+        beyond = {"efficiency": self.efficiency, "static": self.static}
         return {
             **self.found.as_json(),
             "tasks_without_samples": len(self.without_samples),
             "seconds": self.seconds,
             "limits": asdict(self.limits),
             "notes": self.notes(),
+            **{name: found.as_json() for name, found in beyond.items() if found is not None},
         }
 
     def notes(self) -> list[str]:
@@ -87,6 +95,8 @@ def score(
     k: Sequence[int] = (1,),
     court: Court,
     out: Path | None = None,
+    efficiency: int = 0,
+    static: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Score:
     """Judge every sample of a file.
@@ -97,7 +107,9 @@ def score(
         samples: a JSONL file, gzipped or not; `-` reads standard input.
         split: of the benchmark.
         k: of pass@k.
-        out: folder for results.jsonl, one line a sample in the file's order.
+        out: folder for results.jsonl, one line a sample in the file's order (and efficiency.jsonl).
+        efficiency: how often to run each passing program and its task's reference to compare them; 0: not at all.
+        static: look at the programs' texts too.
         progress: told (done, all).
 
     Raises:
@@ -107,6 +119,8 @@ def score(
     module = find(benchmark)
     tasks = module.load(data, split=split)
     asked = read_samples(samples, {task.id: task for task in tasks})
+    if efficiency or static:
+        efficient.demand_python(sample.task for sample in asked)
     started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
 
@@ -122,6 +136,21 @@ def score(
     seconds = time.monotonic() - started
     if out is not None:
         write_lines(out / RESULTS, (_line(sample, verdicts[index]) for index, sample in enumerate(asked)))
+    compared = None
+    if efficiency:
+        passed = (
+            (task, asked[index].sample, program)
+            for index in sorted(verdicts)
+            if verdicts[index].passed
+            for task, program in [answer(index)]
+        )
+        compared = efficient.measure(
+            module, efficient.distinct(passed), court, repeats=efficiency, progress=progress
+        )
+    if out is not None and compared is not None:
+        write_lines(out / EFFICIENCY, compared.records())
+    elif out is not None:
+        (out / EFFICIENCY).unlink(missing_ok=True)  # it would be taken for a measurement of these samples
     scored = [
         Scored(sample.task.id, sample.sample, verdicts[index].name) for index, sample in enumerate(asked)
     ]
@@ -138,7 +167,23 @@ def score(
         without_samples=tuple(task.id for task in tasks if task.id not in answered),
         seconds=round(seconds, 3),
         limits=court.limits,
+        efficiency=compared,
+        static=looks.describe(_texts(module, answer, verdicts)) if static else None,
     )
+
+
+def _texts(
+    module: Benchmark, answer: Callable[[int], tuple[Task, Program]], verdicts: Mapping[int, Verdict]
+) -> dict[str, list[str]]:
+    """Whole programs by kind: those that passed, those that failed, and the references of their tasks."""
+    texts: dict[str, list[str]] = {"passing": [], "failing": [], "references": []}
+    for index in sorted(verdicts):
+        task, program = answer(index)
+        if verdicts[index].name != "infra":
+            texts["passing" if verdicts[index].passed else "failing"].append(program.source)
+        if task.reference:
+            texts["references"].append(module.program(task, task.reference).source)
+    return texts
 
 
 def read_samples(source: str, tasks: Mapping[str, Task]) -> list[Sample]:

@@ -39,7 +39,7 @@ def program(candidate: str, reference: str) -> Program:
     if read.objects or len(shadowed) > 1:
         return beside(source, reference)
     if shadowed or read.check is None:
-        name = next(iter(shadowed or read.asked), "check")
+        name = next(iter(shadowed), read.called)
         return Program(source, entry_point=name, test=_WHOLE.format(text=reference, names=tuple(shadowed)))
     return replace(read.check, source=source)
 
@@ -58,6 +58,8 @@ class _Reference:
     """Names it uses and neither defines nor finds among the builtins: the candidate's."""
     builtins: frozenset[str]
     """Builtins it uses: where it asks for nothing else, one that the candidate defines is what is tested."""
+    called: str
+    """One of those it asks for and calls; the sandbox hands that one over unasked."""
     objects: bool
     """Whether it needs more of the candidate than plain data given to functions and got back."""
     check: Program | None
@@ -71,12 +73,15 @@ def _read(text: str) -> _Reference | None:
         return None  # such an import is right only at the start of the whole text
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - set(_bound(tree))
     asked = frozenset(used - _BUILTINS)
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    called = {name.id for name in calls if isinstance(name, ast.Name)} & asked
     return _Reference(
-        tree,
-        asked,
-        frozenset(used & _BUILTINS),
-        needs_objects(tree, asked),
-        _shaped(tree, asked),
+        tree=tree,
+        asked=asked,
+        builtins=frozenset(used & _BUILTINS),
+        called=min(called, default="check"),
+        objects=needs_objects(tree, asked),
+        check=_shaped(tree, asked),
     )
 
 
