@@ -278,4 +278,4 @@ class _Floor:
 
 def _ratio(ours: float, theirs: float, scatter: float) -> float | None:
     """A program below the clock counts as one that takes the scatter; a reference below it makes no ratio."""
-    return max(ours, scatter) / theirs if theirs >= CLEAR * scatter else None
+    return round(max(ours, scatter) / theirs, 4) if theirs >= CLEAR * scatter else None
