@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, fsum, log
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.benchmarks import Benchmark
 from engine.evaluate.judge import Court, trial
+from engine.evaluate.results import write_lines
 from engine.evaluate.task import Task
 from engine.sandbox import Call, Pool, Program, Verdict
 
@@ -157,6 +159,14 @@ class Efficiency:
     def records(self) -> Iterable[dict[str, Any]]:
         """Lines of efficiency.jsonl."""
         return map(asdict, self.compared)
+
+
+def write(folder: Path, found: Efficiency | None) -> None:
+    """Leave efficiency.jsonl; without a measurement, none: an earlier one would be taken for these samples'."""
+    if found is None:
+        (folder / EFFICIENCY).unlink(missing_ok=True)
+    else:
+        write_lines(folder / EFFICIENCY, found.records())
 
 
 def distinct(passed: Iterable[tuple[Task, int, Program]]) -> list[Passing]:

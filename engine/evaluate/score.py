@@ -10,8 +10,9 @@ import difflib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from engine.errors import WishError
 from engine.evaluate import efficiency as efficient
 from engine.evaluate import static as looks
 from engine.evaluate.benchmarks import Benchmark, find
-from engine.evaluate.efficiency import EFFICIENCY, Efficiency
+from engine.evaluate.efficiency import Efficiency
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.results import RESULTS, write_lines
 from engine.evaluate.rows import from_file
@@ -27,6 +28,9 @@ from engine.evaluate.static import Static
 from engine.evaluate.summary import Found, Scored
 from engine.evaluate.task import Task
 from engine.sandbox import Limits, Program, Verdict
+
+Answer = Callable[[int], tuple[Task, Program]]
+"""A sample's task and its program, by the sample's index."""
 
 NAMED = 5
 """How many of a long list an error or a note names."""
@@ -123,12 +127,7 @@ def score(
         efficient.demand_python(sample.task for sample in asked)
     started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
-
-    def answer(index: int) -> tuple[Task, Program]:
-        sample = asked[index]
-        program = module.program(sample.task, "" if sample.whole else sample.text)
-        return sample.task, replace(program, source=sample.text) if sample.whole else program
-
+    answer = partial(_answer, module, asked)
     for index, verdict in judge(module, len(asked), answer, court):
         verdicts[index] = replace(verdict, stdout=verdict.stdout[:0])
         if progress is not None:
@@ -138,28 +137,19 @@ def score(
         write_lines(out / RESULTS, (_line(sample, verdicts[index]) for index, sample in enumerate(asked)))
     compared = None
     if efficiency:
-        passed = (
-            (task, asked[index].sample, program)
-            for index in sorted(verdicts)
-            if verdicts[index].passed
-            for task, program in [answer(index)]
-        )
-        compared = efficient.measure(
-            module, efficient.distinct(passed), court, repeats=efficiency, progress=progress
-        )
-    if out is not None and compared is not None:
-        write_lines(out / EFFICIENCY, compared.records())
-    elif out is not None:
-        (out / EFFICIENCY).unlink(missing_ok=True)  # it would be taken for a measurement of these samples
-    scored = [
-        Scored(sample.task.id, sample.sample, verdicts[index].name) for index, sample in enumerate(asked)
-    ]
+        passing = efficient.distinct(_passed(asked, answer, verdicts))
+        compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
+    if out is not None:
+        efficient.write(out, compared)
     answered = {sample.task.id for sample in asked}
     return Score(
         found=Found.of(
             benchmark,
             tasks,
-            scored,
+            [
+                Scored(sample.task.id, sample.sample, verdicts[index].name)
+                for index, sample in enumerate(asked)
+            ],
             k,
             counted=[task for task in tasks if task.id in answered],
             isolation=(verdict.isolation for verdict in verdicts.values()),
@@ -172,9 +162,22 @@ def score(
     )
 
 
-def _texts(
-    module: Benchmark, answer: Callable[[int], tuple[Task, Program]], verdicts: Mapping[int, Verdict]
-) -> dict[str, list[str]]:
+def _answer(module: Benchmark, asked: Sequence[Sample], index: int) -> tuple[Task, Program]:
+    sample = asked[index]
+    program = module.program(sample.task, "" if sample.whole else sample.text)
+    return sample.task, replace(program, source=sample.text) if sample.whole else program
+
+
+def _passed(
+    asked: Sequence[Sample], answer: Answer, verdicts: Mapping[int, Verdict]
+) -> Iterator[tuple[Task, int, Program]]:
+    for index in sorted(verdicts):
+        if verdicts[index].passed:
+            task, program = answer(index)
+            yield task, asked[index].sample, program
+
+
+def _texts(module: Benchmark, answer: Answer, verdicts: Mapping[int, Verdict]) -> dict[str, list[str]]:
     """Whole programs by kind: those that passed, those that failed, and the references of their tasks."""
     texts: dict[str, list[str]] = {"passing": [], "failing": [], "references": []}
     for index in sorted(verdicts):
