@@ -270,5 +270,6 @@ def test_the_same_is_said_as_by_the_librarys_own(tmp_path: Path) -> None:
     mine, other = compute(predictions, references, [CODE_EVAL, theirs], tmp_path)
     for name, left, right in zip(chosen, mine[1], other[1], strict=True):
         said = [told[0][1]["result"].partition(":")[0] for told in (left, right)]
-        assert said[0] == said[1], name
+        # A program that leaves has told the original nothing, which it takes for a timeout.
+        assert said == (["failed", "timed out"] if name == "leaves" else [said[0]] * 2), name
     assert mine[0] == other[0]
