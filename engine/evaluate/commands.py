@@ -90,6 +90,15 @@ def _court(
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for results.jsonl and summary.json.",
 )
+@click.option(
+    "--efficiency",
+    type=click.IntRange(3),
+    metavar="N",
+    help="Run passing programs and their references N times more, and compare time and memory.",
+)
+@click.option(
+    "--static", is_flag=True, help="Tell length, complexity and a linter's findings of the programs."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @court_options
 def score(
@@ -99,6 +108,8 @@ def score(
     samples: str,
     k: tuple[int, ...],
     out: Path | None,
+    efficiency: int | None,
+    static: bool,
     as_json: bool,
     **court: Any,
 ) -> None:
@@ -111,6 +122,8 @@ def score(
         k=k,
         court=_court(**court),
         out=out,
+        efficiency=efficiency or 0,
+        static=static,
         progress=_live("scored"),
     )
     click.echo(json.dumps(scored.as_json(), indent=1) if as_json else _table(scored))
@@ -137,7 +150,8 @@ def _table(scored: Score) -> str:
     found, seconds = scored.found, scored.seconds
     speed = (found.figures.samples + found.unscored) / seconds if seconds else 0.0
     tail = f"  {seconds:.1f} s, {speed:.0f} programs/s, isolation {found.isolation}"
-    return "\n".join([*found.lines(), tail])
+    beyond = [line for part in (scored.efficiency, scored.static) if part for line in part.lines()]
+    return "\n".join([*found.lines(), tail, *beyond])
 
 
 @click.group()

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from engine.evaluate.benchmarks import Benchmark
 from engine.evaluate.task import Steps, Task
 from engine.sandbox import Limits, Pool, Program, Trial, Verdict
 
 ATTEMPTS = 3
 """How often a program is tried before `infra` stands; it is then not scored, and the command fails."""
+
+
+class Judge(Protocol):
+    """Decides on programs, as each benchmark does."""
+
+    def judge(self, task: Task, program: Program) -> Steps:
+        """The runs that decide, one after another, and the verdict they come to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +38,14 @@ class Court:
     packages: tuple[str, ...] = ()
     """Modules programs may import that are not imported for them beforehand."""
 
-    def pool(self) -> Pool:
-        """The sandbox it is held in.
+    def pool(self, workers: int | None = None) -> Pool:
+        """The sandbox; with so many workers, for those who want another number.
 
         Raises:
             WishError: this kernel does not grant the isolation asked for, or a module is not here.
         """
         return Pool(
-            self.workers,
+            workers or self.workers,
             self.level,
             mode=self.mode,
             preload=self.preload,
@@ -47,8 +54,40 @@ class Court:
         )
 
 
+def judge(self, task: Task, program: Program) -> Steps:
+    """The runs that decide, one after another, and the verdict they come to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Court:
+    """How programs are judged."""
+
+    limits: Limits = Limits()
+    level: str | None = None
+    """Least isolation accepted; None: the best this kernel grants."""
+    workers: int = 2
+    mode: str = "reused"
+    """Whether programs share a jail that is cleaned between them, or each has a fresh one."""
+    preload: tuple[str, ...] = ()
+    """Modules programs may import besides the standard library's."""
+    engine: str | None = None
+    """An outer engine (runsc, podman) to run each program in."""
+    packages: tuple[str, ...] = ()
+    """Modules programs may import that are not imported for them beforehand."""
+
+    def pool(self, workers: int | None = None) -> Pool:
+        """The sandbox; with so many workers, for those who want another number.
+
+        Raises:
+            WishError: this kernel does not grant the isolation asked for, or a module is not here.
+        """
+        return Pool(
+            workers or self.workers, self.level, mode=self.mode, preload=self.preload, engine=self.engine
+        )
+
+
 def judge(
-    benchmark: Benchmark, count: int, answer: Callable[[int], tuple[Task, Program]], court: Court
+    benchmark: Judge, count: int, answer: Callable[[int], tuple[Task, Program]], court: Court
 ) -> Iterator[tuple[int, Verdict]]:
     """Run programs.
 
@@ -72,7 +111,7 @@ def judge(
     with court.pool() as pool:
         for attempt in range(1, ATTEMPTS + 1):
             failed: list[int] = []
-            trials = (_trial(benchmark, *answer(index), pool, court.limits) for index in waiting)
+            trials = (trial(benchmark, *answer(index), pool, court.limits) for index in waiting)
             for index, verdict in zip(waiting, pool.in_order(trials), strict=True):
                 if verdict.name == "infra" and attempt < ATTEMPTS:
                     failed.append(index)
@@ -83,7 +122,8 @@ def judge(
                 return
 
 
-def _trial(benchmark: Benchmark, task: Task, program: Program, pool: Pool, asked: Limits) -> Trial:
+def trial(benchmark: Judge, task: Task, program: Program, pool: Pool, asked: Limits) -> Trial:
+    """The judgement of one program, not yet begun."""
     limits = _limits(asked, task)
     return program, lambda: _follow(benchmark.judge(task, program), pool, limits)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.evaluate import journal
+from engine.evaluate.efficiency import EFFICIENCY
 from engine.evaluate.passk import estimate, pass_hat_k
 from engine.evaluate.results import RESULTS, SUMMARY, TASKS
 from engine.evaluate.summary import Scored, tally, taxonomy
@@ -36,6 +37,8 @@ class Judged:
     """Sentences: what the folder lacks, and what the report cannot show for that."""
     hashes: Mapping[str, str] | None = None
     """sha256 of its files, by name."""
+    ratios: tuple[Line, ...] = ()
+    """Lines of efficiency.jsonl, where it was measured."""
 
     @property
     def of_start(self) -> bool:
@@ -68,6 +71,10 @@ def read_judged(folder: Path) -> Judged:
     results = {(line["task_id"], line["sample"]): line for line in journal.read(folder / RESULTS)}
     if not all(isinstance(line.get("verdict"), str) for line in results.values()):
         raise ValueError(f"{RESULTS} has a line without a verdict")
+    if not all(
+        {"task_id", "cpu_ratio", "memory_ratio"} <= line.keys() for line in journal.read(folder / EFFICIENCY)
+    ):
+        raise ValueError(f"{EFFICIENCY} has a line without its ratios")
     tasks = {task["task_id"]: task for task in journal.read(folder / TASKS)}
     summary = read_object(folder / SUMMARY) or _counted(results)
     lacking = [name for name in NEEDED if name not in summary]
@@ -84,6 +91,7 @@ def read_judged(folder: Path) -> Judged:
             for name in (RESULTS, SUMMARY, TASKS)
             if (folder / name).is_file()
         },
+        ratios=tuple(journal.read(folder / EFFICIENCY)),
     )
 
 

@@ -18,7 +18,7 @@ from engine.evaluate import judge as judging
 from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.commands import benchmark as benchmark_command
 from engine.evaluate.commands import score as score_command
-from engine.evaluate.score import read_samples
+from engine.evaluate.samples import read_samples
 from engine.sandbox import Pool, Verdict
 
 Rows = list[dict[str, Any]]
