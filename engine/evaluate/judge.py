@@ -54,38 +54,6 @@ class Court:
         )
 
 
-def judge(self, task: Task, program: Program) -> Steps:
-    """The runs that decide, one after another, and the verdict they come to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Court:
-    """How programs are judged."""
-
-    limits: Limits = Limits()
-    level: str | None = None
-    """Least isolation accepted; None: the best this kernel grants."""
-    workers: int = 2
-    mode: str = "reused"
-    """Whether programs share a jail that is cleaned between them, or each has a fresh one."""
-    preload: tuple[str, ...] = ()
-    """Modules programs may import besides the standard library's."""
-    engine: str | None = None
-    """An outer engine (runsc, podman) to run each program in."""
-    packages: tuple[str, ...] = ()
-    """Modules programs may import that are not imported for them beforehand."""
-
-    def pool(self, workers: int | None = None) -> Pool:
-        """The sandbox; with so many workers, for those who want another number.
-
-        Raises:
-            WishError: this kernel does not grant the isolation asked for, or a module is not here.
-        """
-        return Pool(
-            workers or self.workers, self.level, mode=self.mode, preload=self.preload, engine=self.engine
-        )
-
-
 def judge(
     benchmark: Judge, count: int, answer: Callable[[int], tuple[Task, Program]], court: Court
 ) -> Iterator[tuple[int, Verdict]]:
