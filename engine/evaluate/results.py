@@ -12,7 +12,8 @@ from typing import Any
 from engine.evaluate import journal
 from engine.evaluate.job import Item, Job
 from engine.evaluate.summary import Found, Scored, Summary
-from engine.generate import EXTRACT_VERSION, Generation, extract
+from engine.evaluate.task import Task
+from engine.generate import EXTRACT_VERSION, Generation
 from engine.protocol import write_json
 
 TASKS = "tasks.jsonl"
@@ -41,19 +42,24 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
         seconds=_seconds(job, verdicts),
         settings=asdict(job.settings) | {"chat": job.chat},
         extract_version=EXTRACT_VERSION,
+        only_thinking=sum(job.only_thinks(item, answers[item.key]) for item in items),
     )
     folder = job.place.folder
-    tasks = (
-        {"task_id": t.id, "group": t.group, "prompt": t.prompt, "reference": t.reference} for t in job.tasks
-    )
-    write_lines(folder / TASKS, tasks)
-    lines = (_line(item, answers[item.key], verdicts[item.key], chat=job.chat) for item in items)
+    asked = {item.task.id: item.request.prompt for item in items}
+    write_lines(folder / TASKS, (_task(task, asked.get(task.id, task.prompt)) for task in job.tasks))
+    lines = (_line(job, item, answers[item.key], verdicts[item.key]) for item in items)
     write_lines(folder / RESULTS, lines)
     write_json(folder / SUMMARY, summary.as_json())
     return summary
 
 
-def _line(item: Item, answer: Generation, verdict: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+def _task(task: Task, asked: str) -> dict[str, Any]:
+    """One line of tasks.jsonl; `asked` is what was put to the model, where that is not the prompt alone."""
+    line = {"task_id": task.id, "group": task.group, "prompt": task.prompt, "reference": task.reference}
+    return line if asked == task.prompt else line | {"asked": asked}
+
+
+def _line(job: Job, item: Item, answer: Generation, verdict: dict[str, Any]) -> dict[str, Any]:
     """One line of results.jsonl.
 
     Times and exit codes stay in the journal: two runs of one program may differ in them.
@@ -65,10 +71,11 @@ def _line(item: Item, answer: Generation, verdict: dict[str, Any], *, chat: bool
         "verdict": verdict["verdict"],
         "detail": verdict["detail"],
         "stderr": verdict["stderr"],
-        "completion": extract(answer.text, item.task, chat=chat),
+        "completion": job.completion(item, answer),
         "seed": answer.seed,
         "tokens": answer.tokens,
         "finish": answer.finish,
+        "key": item.key,
     }
 
 

@@ -141,12 +141,15 @@ class Summary:
     seconds: dict[str, float]
     settings: dict[str, Any] = field(default_factory=dict)
     extract_version: int | None = None
+    only_thinking: int = 0
+    """Answers that are thinking without an end, mostly since the length limit cut them: empty programs."""
 
     def as_json(self) -> dict[str, Any]:
         """The whole of summary.json."""
         return {
             **self.found.as_json(),
             "truncated": self.truncated,
+            "only_thinking": self.only_thinking,
             "seconds": self.seconds,
             "settings": self.settings,
             "extract_version": self.extract_version,
@@ -154,7 +157,8 @@ class Summary:
 
     def table(self) -> str:
         """The figures for a person to read."""
-        tail = f"  answers cut by length {self.truncated:,}, isolation {self.found.isolation}"
+        thinking = f", thinking without an end {self.only_thinking:,}" if self.only_thinking else ""
+        tail = f"  answers cut by length {self.truncated:,}{thinking}, isolation {self.found.isolation}"
         return "\n".join([*self.found.lines(), tail])
 
     def metrics(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.config import Run
 from engine.errors import TemperError, WishError
-from engine.evaluate.subject import QUESTION
+from engine.evaluate.question import QUESTION
 from engine.generate import Endpoint, Generation, Request, Sampling, ask_server, generate
 from engine.generate.pace import Pace, backoff, retry_after
 
