@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -12,10 +12,8 @@ from engine.data import infill_prompt
 from engine.errors import WishError
 from engine.evaluate.benchmarks import find
 from engine.evaluate.shots import Shot
-from engine.evaluate.task import Task
+from engine.evaluate.task import Ask
 
-Ask = Callable[[Task], tuple[str, tuple[str, ...]]]
-"""What is put to the model for a task, and the texts that end its answer."""
 Turn = tuple[str, str]
 """Who speaks in a chat, and what."""
 

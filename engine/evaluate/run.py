@@ -18,10 +18,9 @@ from engine.evaluate import journal
 from engine.evaluate.benchmarks import find, fingerprint
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import judge
-from engine.evaluate.question import Ask
 from engine.evaluate.results import conclude
 from engine.evaluate.summary import Summary
-from engine.evaluate.task import Task
+from engine.evaluate.task import Ask, Task
 from engine.generate import EXTRACT_VERSION, Generation, Request, Sampling, sample_seed
 from engine.sandbox import Program, Verdict
 

@@ -15,10 +15,11 @@ from engine.dist import World
 from engine.errors import WishError
 from engine.evaluate.benchmarks import find
 from engine.evaluate.job import Settings
-from engine.evaluate.question import Ask, bare, continuation, opening, questions
+from engine.evaluate.question import bare, continuation, opening, questions
 from engine.evaluate.run import Generator, Progress, evaluate
 from engine.evaluate.shots import Shot, shots
 from engine.evaluate.summary import Summary
+from engine.evaluate.task import Ask
 from engine.generate import Endpoint, Generation, Request, ask_server, generate
 from engine.model import load_model, with_adapter
 

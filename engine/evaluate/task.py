@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from engine.sandbox import Call, Program, Verdict
@@ -48,3 +48,7 @@ class Task:
     """What a right answer may need of CPU time; the limit asked for is raised to it."""
     output_kb: int = 64
     """What a right answer may print."""
+
+
+Ask = Callable[[Task], tuple[str, tuple[str, ...]]]
+"""What is put to the model for a task, and the texts that end its answer."""
