@@ -20,6 +20,7 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("◁think▷", "◁/think▷"),  # Kimi
 )
 """What the rule `auto` knows."""
+_UNQUOTED = "(?<![\"'`])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,10 @@ class Thinking:
         kept, rest = "", text
         while True:
             if end is not None:
-                _, closed, rest = rest.partition(end)
-                if not closed:
+                closed = re.search(rf"{_UNQUOTED}{re.escape(end)}", rest)
+                if closed is None:
                     return None
+                rest = rest[closed.end() :]
             tag = self._tag(kept, rest)
             if tag is None:
                 return kept + rest
@@ -78,7 +80,7 @@ def _tags(pairs: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
     """Opening tags that begin a line, closing tags that are not quoted."""
     opening = "|".join(re.escape(pair[0]) for pair in pairs)
     closing = "|".join(re.escape(pair[1]) for pair in pairs)
-    return re.compile(rf"(?m:^)[ \t]*(?:{opening})|(?<![\"'`])(?:{closing})")
+    return re.compile(rf"(?m:^)[ \t]*(?:{opening})|{_UNQUOTED}(?:{closing})")
 
 
 AUTO = Thinking.of("auto")
