@@ -20,7 +20,6 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("◁think▷", "◁/think▷"),  # Kimi
 )
 """What the rule `auto` knows."""
-_UNQUOTED = "(?<![\"'`])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Thinking:
         kept, rest = "", text
         while True:
             if end is not None:
-                closed = re.search(rf"{_UNQUOTED}{re.escape(end)}", rest)
+                closed = re.search(_unquoted(re.escape(end)), rest)
                 if closed is None:
                     return None
                 rest = rest[closed.end() :]
@@ -80,7 +79,12 @@ def _tags(pairs: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
     """Opening tags that begin a line, closing tags that are not quoted."""
     opening = "|".join(re.escape(pair[0]) for pair in pairs)
     closing = "|".join(re.escape(pair[1]) for pair in pairs)
-    return re.compile(rf"(?m:^)[ \t]*(?:{opening})|{_UNQUOTED}(?:{closing})")
+    return re.compile(rf"(?m:^)[ \t]*(?:{opening})|{_unquoted(closing)}")
+
+
+def _unquoted(tags: str) -> str:
+    """A pattern for tags that are not spoken of, with a quote on either side."""
+    return rf"(?:(?<![\"'`])(?:{tags})|(?:{tags})(?![\"'`]))"
 
 
 AUTO = Thinking.of("auto")

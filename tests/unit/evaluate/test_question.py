@@ -11,10 +11,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from engine.config import Evaluate, Run
+from engine.config.asked import WITH_EXAMPLES
 from engine.errors import WishError
-from engine.evaluate.benchmarks import find
+from engine.evaluate.benchmarks import BENCHMARKS, find
 from engine.evaluate.question import questions
-from engine.evaluate.shots import fingerprint, shots
+from engine.evaluate.shots import OWN, fingerprint, shots
 from engine.evaluate.task import Task
 
 BASE = Path(__file__).parent.parent.parent.parent / "configs" / "tiny" / "base"
@@ -119,6 +120,10 @@ def test_examples_that_are_none(small: Path, tmp_path: Path, rows: list[Any], wo
     wish = Evaluate(benchmark="humaneval", shots=1, shots_data=lines(tmp_path, *rows))
     with pytest.raises(WishError, match=words):
         shots(wish, find("humaneval").load(str(small)))
+
+
+def test_the_rules_know_who_has_examples() -> None:
+    assert set(WITH_EXAMPLES) == set(OWN) <= set(BENCHMARKS)
 
 
 def test_other_examples_have_another_fingerprint() -> None:

@@ -30,6 +30,8 @@ def test_every_known_pair(opening: str, closing: str) -> None:
         ("hm, </think>\n<think>hm</think>yes", "\nyes"),
         ("Well:\n<think>hm</think>yes", "Well:\nyes"),
         ("<think></think>yes", "yes"),
+        ("<think>so `x`</think>yes", "yes"),
+        ("<think>not '</think>', but</think>'yes'", "'yes'"),
         ("<think>a</think>yes\n<think>cut", None),
         (FENCED, FENCED),
         (f"<think>hm</think>{FENCED}", FENCED),
