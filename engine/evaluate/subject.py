@@ -40,7 +40,7 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
     assert wish.benchmark is not None, "the rules demand a benchmark"
     tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
     examples = shots(wish, tasks)
-    subject = (_served if wish.server.url else _held)(run, world, examples, base=base)
+    subject = _served(run, examples, base=base) if wish.server.url else _held(run, world, examples, base=base)
     return evaluate(
         tasks,
         wish.benchmark,
@@ -77,7 +77,7 @@ def _held(run: Run, world: World, examples: Sequence[Shot], *, base: bool) -> _S
     )
 
 
-def _served(run: Run, world: World, examples: Sequence[Shot], *, base: bool) -> _Subject:
+def _served(run: Run, examples: Sequence[Shot], *, base: bool) -> _Subject:
     """The model behind `evaluate.server`; only infilling needs a tokenizer, for its sentinels."""
     if base:
         raise WishError(
