@@ -24,7 +24,7 @@ from engine.evaluate.benchmarks import find
 from engine.generate import Request, Sampling, generate
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 5
+ROUNDS = 7
 PROMPTS, BATCH, NEW = 64, 16, 48
 GREEDY, SAMPLED = 0.0, 0.8
 
@@ -88,26 +88,28 @@ def settings(tokenizer: Any, temperature: float) -> GenerationConfig:
 def rows(model: Any, tokenizer: Any, prompts: Sequence[str], temperature: float) -> list[str]:
     """Lines of the table: each way's median speed, its spread, and how many greedy answers equal `generate`'s."""
     speeds: dict[str, list[float]] = {name: [] for name in WAYS}
+    costs: dict[str, list[float]] = {name: [] for name in WAYS}
     answers: dict[str, Answers] = {}
     for round_ in range(ROUNDS + 1):
         for name, way in WAYS.items():
             torch.manual_seed(round_)
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             answers[name] = way(model, tokenizer, prompts, temperature)
+            wall, processor = time.perf_counter() - began, time.process_time() - used
             if round_:  # the first one warms up
-                speeds[name].append(
-                    sum(tokens for tokens, _ in answers[name]) / (time.perf_counter() - began)
-                )
+                count = sum(tokens for tokens, _ in answers[name])
+                speeds[name].append(count / wall)
+                costs[name].append(count / processor)
     reference = answers["`generate`, padded batches"]
     lines = []
     for name, values in speeds.items():
         median = statistics.median(values)
         ratio = median / statistics.median(speeds["Temper"])
+        spread = f"{min(values):,.0f} to {max(values):,.0f}"
+        cost = statistics.median(costs[name])
         same = sum(one == other for one, other in zip(answers[name], reference, strict=True))
         shown = f"{same} of {len(prompts)}" if not temperature else "-"
-        lines.append(
-            f"| {name} | {median:,.0f} | {min(values):,.0f} to {max(values):,.0f} | {ratio:.2f} | {shown} |"
-        )
+        lines.append(f"| {name} | {median:,.0f} | {spread} | {ratio:.2f} | {cost:,.0f} | {shown} |")
     return lines
 
 
@@ -117,7 +119,10 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     prompts = [task.prompt for task in find("basics").load(None, limit=PROMPTS)]
-    head = "| | tokens/s, median | least to most | of Temper's | answers equal to `generate`'s |\n|---|---|---|---|---|"
+    head = (
+        "| | tokens/s, median | least to most | of Temper's | tokens per CPU second | answers equal to `generate`'s |\n"
+        "|---|---|---|---|---|---|"
+    )
     parts = [
         f"{name}:\n\n{head}\n" + "\n".join(rows(model, tokenizer, prompts, temperature))
         for name, temperature in (("Greedy", GREEDY), (f"Sampled at temperature {SAMPLED}", SAMPLED))

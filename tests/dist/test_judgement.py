@@ -50,6 +50,7 @@ def test_no_program_depends_on_ranks_or_batch_in_fp32(wish: Callable[..., Path])
     assert len({line["completion"] for line in results[0]}) > 15, "all alike, so nothing is compared"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "kind", "precision"), [("zero3", "full", "fp32"), ("zero2", "qlora", "bf16")])
 def test_a_run_judges_itself_on_the_way_and_its_result_afterwards(
     wish: Callable[..., Path], launch: Callable, strategy: str, kind: str, precision: str
