@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ROOMS = {
     "sandbox": "engine.sandbox.commands",
     "score": "engine.evaluate.commands",
+    "rescore": "engine.evaluate.commands",
     "benchmark": "engine.evaluate.commands",
     "compare": "engine.evaluate.compare.commands",
     "report": "engine.evaluate.report.commands",

@@ -18,6 +18,10 @@ VERBS = {
     "evaluate": ("Sample a benchmark's tasks, run the answers, report pass@k.", "launch.verbs:evaluate"),
     "score": ("Score samples that exist already, in the field's JSONL format.", ""),
     "compare": ("Compare two evaluations task by task: what differs, where, and whether by chance.", ""),
+    "rescore": (
+        "Judge an evaluation's answers anew, without their model, and show old figures against new.",
+        "",
+    ),
     "report": ("Write one self-contained HTML page about runs and evaluations.", ""),
     "card": ("Write the model card of a run from its facts and results.", ""),
     "benchmark": ("List benchmarks, show and export their tasks.", ""),

@@ -200,7 +200,8 @@ def _explain(error: ValidationError, path: Path, origins: Mapping[str, str]) -> 
         return WishError(f"{place}: unknown key {key}{more}", hint)
     if first["type"] == "missing":
         return WishError(f"{place}: {key} is missing{more}", "add it; `temper config schema` lists every key")
-    message = first["msg"][0].lower() + first["msg"][1:]
+    said = first["msg"].removeprefix("Value error, ")
+    message = said[0].lower() + said[1:]
     return WishError(f"{place}: {key} is {first['input']!r}{more}", message)
 
 

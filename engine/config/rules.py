@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.config import served
+from engine.config import asked, served
 from engine.config.finding import Finding
 from engine.config.run import Run
 from engine.config.shape import shape
@@ -286,5 +286,8 @@ RULES: tuple[Rule, ...] = (
     served.key_is_named,
     served.api_suits_the_tasks,
     served.body_leaves_the_question,
+    asked.shots_have_a_source,
+    asked.prefix_is_continued,
+    asked.only_a_chat_has_turns,
 )
 OF_JUDGING: tuple[Rule, ...] = (judgement_has_a_benchmark, served.one_process_asks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 # Larger numbers than these are slips of the hand, which would otherwise be found out hours later.
 Positive = Annotated[int, Field(gt=0, le=2**31 - 1)]
@@ -18,6 +18,18 @@ Place = Annotated[
     Field(min_length=1),
     AfterValidator(lambda text: str(Path(text).expanduser()) if text[:1] == "~" else text),
 ]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _tags(wish: Any) -> Any:
+    pair = (
+        isinstance(wish, list | tuple)
+        and len(wish) == 2
+        and all(isinstance(tag, str) and tag for tag in wish)
+    )
+    if wish not in ("auto", "keep") and not pair:
+        raise ValueError('give auto, keep, or two tags such as ["<plan>", "</plan>"]')
+    return wish
 
 
 class Section(BaseModel):
@@ -270,6 +282,19 @@ class Evaluate(Section):
     """Tasks for in-loop evaluation; empty: all of the split."""
     chat: Literal["auto", "yes", "no"] = "no"
     """Ask through the tokenizer's chat template; `auto` does so when there is one. A server's is `server.api`."""
+    system: str | None = None
+    """The system turn of a chat; empty: none, or what the model's template puts there itself."""
+    thinking: Annotated[Literal["auto", "keep"] | tuple[Text, Text], BeforeValidator(_tags)] = "auto"
+    """How a chat answer's thinking is told from the answer and dropped: by well-known tags (`auto`: `<think>` and its
+    like), by your own pair, such as `["<plan>", "</plan>"]`, or not at all (`keep`). Thinking without an end leaves no
+    program."""
+    shots: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Worked examples before each task: the benchmark's own (`basics`: training rows; `mbpp`: its `prompt` split, the
+    paper's three first) or those of `shots_data`."""
+    shots_data: Place | None = None
+    """JSONL of your own examples, each with `prompt` and `completion`; the first `shots` of them are taken."""
+    prefix: str = ""
+    """Text before every prompt that a base model continues, such as a file's first lines; it is not executed."""
     server: Server = Server()
     """Where the answers of `temper evaluate` come from, if not from weights loaded here."""
 

@@ -1,12 +1,13 @@
-"""The verbs of judgement: score, benchmark."""
+"""The verbs of judgement: score, rescore, benchmark."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ from engine.evaluate.benchmarks import BENCHMARKS, basics, find, fingerprint
 from engine.evaluate.benchmarks.sources import SOURCES
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.origin import Origin
+from engine.evaluate.rescore import Wanted
+from engine.evaluate.rescore import rescore as rescore_answers
 from engine.evaluate.results import write_lines
 from engine.evaluate.score import Score
 from engine.evaluate.score import score as score_samples
+from engine.generate import Thinking
 from engine.sandbox import MODES, Limits
 
 NAME = click.Choice(list(BENCHMARKS))
+DEFAULT = Limits()
 
 
 class Ks(click.ParamType):
@@ -47,26 +52,29 @@ class Ks(click.ParamType):
         return tuple(ks)
 
 
-def court_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say how programs are judged."""
-    default = Limits()
+def court_options(command: Callable[..., None], *, default: Limits | None = DEFAULT) -> Callable[..., None]:
+    """The options that say how programs are judged; without a default, one not given is None."""
+    told = default is not None
     options = [
-        click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True,
+        click.option("--workers", type=click.IntRange(1), default=(os.cpu_count() or 1) if told else None,
+                     show_default=told,
                      help="Programs run side by side."),
         click.option("--level", type=click.Choice(["full", "user", "process"]),
-                     help="Least isolation accepted.  [default: the best this kernel grants]"),
-        click.option("--mode", type=click.Choice(MODES), default="reused", show_default=True,
+                     help="Least isolation accepted." + "  [default: the best this kernel grants]" * told),
+        click.option("--mode", type=click.Choice(MODES), default="reused" if told else None, show_default=told,
                      help="A jail cleaned between programs, or a fresh one for each."),
         click.option("--engine", type=click.Choice(["runsc", "podman"]),
                      help="Run each program in a container of this outer engine."),
         click.option("--preload", multiple=True, metavar="MODULE",
                      help="A module programs may import besides the standard library; may be repeated."),
-        click.option("--cpu-seconds", type=click.FloatRange(0, min_open=True), default=default.cpu_seconds,
-                     show_default=True, help="CPU time of one program: this limit decides."),
-        click.option("--wall-seconds", type=click.FloatRange(0, min_open=True), default=default.wall_seconds,
-                     show_default=True, help="Wall time of one program, against sleepers."),
-        click.option("--memory-mb", type=click.IntRange(1), default=default.memory_mb, show_default=True,
-                     help="Memory of one program, in MiB."),
+        click.option("--cpu-seconds", type=click.FloatRange(0, min_open=True),
+                     default=default and default.cpu_seconds, show_default=told,
+                     help="CPU time of one program: this limit decides."),
+        click.option("--wall-seconds", type=click.FloatRange(0, min_open=True),
+                     default=default and default.wall_seconds, show_default=told,
+                     help="Wall time of one program, against sleepers."),
+        click.option("--memory-mb", type=click.IntRange(1), default=default and default.memory_mb,
+                     show_default=told, help="Memory of one program, in MiB."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -130,6 +138,52 @@ def score(
     for note in scored.notes():
         click.echo(f"note: {note}", err=True)
     scored.found.require_verdicts()
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--data", help="The benchmark's file or hub id.  [default: as then]")
+@click.option("--split", help="Of the benchmark.  [default: as then]")
+@click.option("--k", type=Ks(), help="The k of pass@k, such as 1,10,100.  [default: as then]")
+@click.option("--thinking", help="auto, keep, or two tags such as '<plan> </plan>'.  [default: as then]")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the new results.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of old and new figures.")
+@partial(court_options, default=None)
+def rescore(
+    folder: Path,
+    data: str | None,
+    split: str | None,
+    k: tuple[int, ...] | None,
+    thinking: str | None,
+    out: Path | None,
+    as_json: bool,
+    **terms: Any,
+) -> None:
+    """Judge the answers in FOLDER (evaluations/NAME of a run) anew, without their model.
+
+    Today's extraction is applied; limits and isolation are those of then, unless given. The results in FOLDER
+    are replaced; all answers and verdicts stay in its journals.
+    """
+    wanted = Wanted(data, split, k, _rule(thinking) if thinking else None, partial(_other_terms, terms))
+    found = rescore_answers(folder, wanted, out=out, progress=_live("judged"))
+    click.echo(json.dumps(found.as_json(), indent=1) if as_json else "\n".join(found.lines()))
+    found.now.found.require_verdicts()
+
+
+def _rule(text: str) -> Thinking:
+    tags = text.split()
+    if text in ("auto", "keep"):
+        return Thinking.of(text)
+    if len(tags) != 2 or tags[0] == tags[1]:
+        raise WishError(f"--thinking {text!r} is no rule", "give auto, keep, or two tags as '<plan> </plan>'")
+    return Thinking.of((tags[0], tags[1]))
+
+
+def _other_terms(terms: Mapping[str, Any], court: Court) -> Court:
+    """The terms of then, with those given now in their place."""
+    given = {name: value for name, value in terms.items() if value not in (None, ())}
+    limits = {name: given.pop(name) for name in ("cpu_seconds", "wall_seconds", "memory_mb") if name in given}
+    return replace(court, limits=replace(court.limits, **limits), **given)
 
 
 def _live(what: str) -> Callable[[int, int], None] | None:

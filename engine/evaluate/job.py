@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from engine.config import Run
 from engine.evaluate.judge import Court
 from engine.evaluate.libraries import Missing
 from engine.evaluate.origin import Origin
+from engine.evaluate.shots import Shot, fingerprint
 from engine.evaluate.task import Task
-from engine.generate import Request
+from engine.generate import AUTO, Generation, Request, Thinking, extract
 from engine.sandbox import Limits
 
 
@@ -27,9 +29,18 @@ class Settings:
     max_new_tokens: int = 512
     seed: int = 0
     court: Court = Court()
+    system: str | None = None
+    prefix: str = ""
+    shots: int = 0
+    shots_sha256: str = ""
+    """Of the examples put before each task; empty without any."""
+    thinking: Thinking = AUTO
+    data: str | None = None
+    split: str = "test"
+    limit: int | None = None
 
     @classmethod
-    def of(cls, run: Run, *, model: str, in_loop: bool = False) -> Settings:
+    def of(cls, run: Run, *, model: str, shots: Sequence[Shot] = (), in_loop: bool = False) -> Settings:
         """The settings a Run asks for; in the loop, with its fewer samples and the k that these allow."""
         wish, box = run.evaluate, run.sandbox
         samples = wish.in_loop_samples if in_loop else wish.samples
@@ -43,6 +54,14 @@ class Settings:
             max_new_tokens=wish.max_new_tokens,
             seed=run.seed,
             court=Court(limits, box.level, box.workers, box.mode, box.preload, box.engine),
+            system=wish.system,
+            prefix=wish.prefix,
+            shots=len(shots),
+            shots_sha256=fingerprint(shots),
+            thinking=Thinking.of(wish.thinking),
+            data=wish.data,
+            split="validation" if in_loop else wish.split,
+            limit=wish.in_loop_limit if in_loop else wish.limit,
         )
 
 
@@ -60,8 +79,10 @@ class Place:
     """Where an evaluation leaves its files, and who of how many is writing."""
 
     folder: Path
-    rank: int
-    world_size: int
+    rank: int = 0
+    world_size: int = 1
+    drawn: Path | None = None
+    """Where the answers were drawn, if not here."""
 
     @property
     def generations(self) -> Path:
@@ -75,7 +96,7 @@ class Place:
 
     def journals(self) -> list[Path]:
         """All ranks' journals of answers, of this run and of earlier ones with other world sizes."""
-        return sorted(self.folder.glob("generations-rank*.jsonl"))
+        return sorted((self.drawn or self.folder).glob("generations-rank*.jsonl"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +113,12 @@ class Job:
     """What was left out of the tasks, and why."""
     origin: Origin | None = None
     """What the tasks were read from."""
+
+    def completion(self, item: Item, answer: Generation) -> str:
+        """What an answer adds to the task's prompt."""
+        how = {"chat": self.chat, "thinking": self.settings.thinking, "rendered": item.request.prompt}
+        return extract(answer.text, item.task, **how)  # type: ignore[arg-type]
+
+    def only_thinks(self, item: Item, answer: Generation) -> bool:
+        """Whether an answer is thinking without an end."""
+        return self.chat and self.settings.thinking.answer(answer.text, prompt=item.request.prompt) is None

@@ -14,11 +14,14 @@ from engine.evaluate.benchmarks import find
 from engine.evaluate.job import Item, Job
 from engine.evaluate.majority import LEAST_VOTES, answer, digest
 from engine.evaluate.summary import Found, Scored, Summary
-from engine.generate import EXTRACT_VERSION, Generation, extract
+from engine.evaluate.task import Task
+from engine.generate import EXTRACT_VERSION, Generation
 from engine.protocol import write_json
 from engine.sandbox import Program
 
 TASKS = "tasks.jsonl"
+SHOWN = ("group", "prompt", "reference", "language")
+"""Of a task, in tasks.jsonl."""
 RESULTS = "results.jsonl"
 SUMMARY = "summary.json"
 
@@ -49,11 +52,11 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
         settings=asdict(job.settings) | {"chat": job.chat},
         extract_version=EXTRACT_VERSION,
         origin=job.origin,
+        only_thinking=sum(job.only_thinks(item, answers[item.key]) for item in items),
     )
     folder = job.place.folder
-    shown = ("group", "prompt", "reference", "language")
-    tasks = ({"task_id": t.id, **{name: getattr(t, name) for name in shown}} for t in job.tasks)
-    write_lines(folder / TASKS, tasks)
+    asked = {item.task.id: item.request.prompt for item in items}
+    write_lines(folder / TASKS, (_task(task, asked.get(task.id, task.prompt)) for task in job.tasks))
     write_lines(folder / RESULTS, lines)
     write_json(folder / SUMMARY, summary.as_json())
     return summary
@@ -70,12 +73,18 @@ def hashes(program: Program, *, samples: int) -> dict[str, str]:
     return names | {"answer_sha256": answer(program)} if samples >= LEAST_VOTES else names
 
 
+def _task(task: Task, asked: str) -> dict[str, Any]:
+    """One line of tasks.jsonl; `asked` is what was put to the model, where that is not the prompt alone."""
+    line = {"task_id": task.id, **{name: getattr(task, name) for name in SHOWN}}
+    return line if asked == task.prompt else line | {"asked": asked}
+
+
 def _line(job: Job, item: Item, said: Generation, verdict: dict[str, Any]) -> dict[str, Any]:
     """One line of results.jsonl.
 
     Times and exit codes stay in the journal: two runs of one program may differ in them.
     """
-    completion = extract(said.text, item.task, chat=job.chat)
+    completion = job.completion(item, said)
     program = find(job.benchmark).program(item.task, completion)
     return {
         "task_id": item.task.id,
@@ -88,6 +97,7 @@ def _line(job: Job, item: Item, said: Generation, verdict: dict[str, Any]) -> di
         "seed": said.seed,
         "tokens": said.tokens,
         "finish": said.finish,
+        "key": item.key,
         "text_sha256": digest(said.text),
         **hashes(program, samples=job.settings.samples),
     }

@@ -22,13 +22,11 @@ from engine.evaluate.libraries import Missing, opened
 from engine.evaluate.origin import Origin
 from engine.evaluate.results import conclude
 from engine.evaluate.summary import Summary
-from engine.evaluate.task import Task
-from engine.generate import EXTRACT_VERSION, Generation, Request, Sampling, extract, sample_seed
+from engine.evaluate.task import Ask, Task
+from engine.generate import EXTRACT_VERSION, Generation, Request, Sampling, sample_seed
 from engine.sandbox import Program, Verdict
 
 Generator = Callable[[Sequence[Request]], Iterator[Generation]]
-Ask = Callable[[Task], tuple[str, tuple[str, ...]]]
-"""What is put to the model for a task, and the texts that end its answer."""
 Progress = Callable[[str, int, int], None]
 
 KEPT_STDERR = 2000
@@ -81,7 +79,7 @@ def evaluate(
     if rank != 0:
         return None
     answers = _merge(job)
-    return conclude(job, answers, _execute(job, answers, tell))
+    return conclude(job, answers, execute(job, answers, tell))
 
 
 def plan(tasks: Sequence[Task], settings: Settings, ask: Ask) -> list[Item]:
@@ -132,11 +130,12 @@ def _merge(job: Job) -> dict[str, Generation]:
     return answers
 
 
-def _execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[str, dict[str, Any]]:
+def execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[str, dict[str, Any]]:
     """Judge every answer not judged yet; returns the verdict records by the item's key."""
     court = job.settings.court
     terms = [asdict(court.limits), court.level, court.preload, EXTRACT_VERSION, fingerprint(job.tasks)]
     terms += [court.engine] if court.engine else []
+    terms += [f"{job.settings.thinking.name} {job.settings.thinking.version}"] if job.chat else []
     cases = {_hash(item.key, terms): item for item in job.items}
     found = {
         record["case"]: record for record in journal.read(job.place.verdicts) if record.get("case") in cases
@@ -146,8 +145,8 @@ def _execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[s
     court = opened(court, job.tasks)
 
     def answer(index: int) -> tuple[Task, Program]:
-        task, said = cases[waiting[index]].task, answers[cases[waiting[index]].key]
-        return task, benchmark.program(task, extract(said.text, task, chat=job.chat))
+        item = cases[waiting[index]]
+        return item.task, benchmark.program(item.task, job.completion(item, answers[item.key]))
 
     with journal.Journal(job.place.verdicts) as book:
         for count, (index, verdict) in enumerate(judge(benchmark, len(waiting), answer, court), start=1):

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine import protocol
 from engine.config import Run
-from engine.data import infill_prompt, load_tokenizer
+from engine.data import load_tokenizer
 from engine.dist import World
 from engine.errors import WishError
-from engine.evaluate.benchmarks import Benchmark, find
+from engine.evaluate.benchmarks import find
 from engine.evaluate.job import Settings
 from engine.evaluate.libraries import Missing, judged, missing
 from engine.evaluate.origin import Origin
-from engine.evaluate.run import Ask, Generator, Progress, evaluate
+from engine.evaluate.question import bare, continuation, opening, questions
+from engine.evaluate.run import Generator, Progress, evaluate
+from engine.evaluate.shots import Shot, shots
 from engine.evaluate.summary import Summary
-from engine.evaluate.task import Task
+from engine.evaluate.task import Ask, Task
 from engine.generate import Endpoint, Generation, Request, ask_server, generate
 from engine.model import load_model, with_adapter
-
-QUESTION = """Complete the following {language} code. Answer with the whole code in one fenced block.
-
-{fence}{language}
-{prompt}
-{fence}
-"""
 
 
 def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | None = None) -> Summary | None:
@@ -48,11 +43,12 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
     tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
     lacking = _lacking(tasks, run, world)
     tasks = judged(tasks, lacking)
-    subject = _served(run, base=base) if wish.server.url else _held(run, world, base=base)
+    examples = shots(wish, tasks)
+    subject = _served(run, examples, base=base) if wish.server.url else _held(run, world, examples, base=base)
     return evaluate(
         tasks,
         wish.benchmark,
-        Settings.of(run, model=subject.name),
+        Settings.of(run, model=subject.name, shots=examples),
         generator=subject.generator,
         folder=run.folder / protocol.EVALUATIONS / f"{wish.benchmark}-{wish.split}{subject.ending}",
         rank=world.rank,
@@ -84,31 +80,33 @@ class _Subject:
     ending: str
 
 
-def _held(run: Run, world: World, *, base: bool) -> _Subject:
+def _held(run: Run, world: World, examples: Sequence[Shot], *, base: bool) -> _Subject:
     """The model whose weights lie here."""
     untouched = base or run.data is None
     model, tokenizer, name = _load(run, world, untouched=untouched)
-    ask, chat = questions(run, tokenizer)
+    ask, chat = questions(run, tokenizer, examples)
     return _Subject(
         name, _generator(run, world, model, tokenizer), ask, chat, ending="-base" if untouched else ""
     )
 
 
-def _served(run: Run, *, base: bool) -> _Subject:
+def _served(run: Run, examples: Sequence[Shot], *, base: bool) -> _Subject:
     """The model behind `evaluate.server`; only infilling needs a tokenizer, for its sentinels."""
     if base:
         raise WishError(
             f"--base judges the model the run starts from, and {run.evaluate.server.url} answers for its own",
             "leave out --base, or set evaluate.server.url to null",
         )
-    endpoint = Endpoint.of(run)
-    benchmark = find(str(run.evaluate.benchmark))
+    wish, endpoint = run.evaluate, Endpoint.of(run)
     chat = endpoint.api == "chat"
-
-    def question(task: Task) -> tuple[str, tuple[str, ...]]:
-        return (_question(benchmark, task), ()) if chat else (benchmark.prompt(task), task.stop)
-
-    ask = questions(run, load_tokenizer(run))[0] if run.evaluate.benchmark == "infilling" else question
+    ask: Ask
+    if wish.benchmark == "infilling":
+        ask, _ = questions(run, load_tokenizer(run))
+    elif chat:
+        endpoint = replace(endpoint, opening=opening(wish, examples))
+        ask = bare(wish)
+    else:
+        ask = continuation(wish, examples)
     return _Subject(endpoint.name, partial(ask_server, endpoint), ask, chat, ending="-server")
 
 
@@ -120,13 +118,14 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
     lacking = _lacking(tasks, run, world)
     tasks = judged(tasks, lacking)
     origin = Origin.of(wish.benchmark, wish.data)
+    examples = shots(wish, tasks)
 
     def judge(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
-        ask, chat = questions(run, tokenizer)
+        ask, chat = questions(run, tokenizer, examples)
         summary = evaluate(
             tasks,
             str(wish.benchmark),
-            Settings.of(run, model=f"{run.output} step {step}", in_loop=True),
+            Settings.of(run, model=f"{run.output} step {step}", shots=examples, in_loop=True),
             generator=_generator(run, world, model, tokenizer),
             folder=run.folder / protocol.EVALUATIONS / protocol.IN_LOOP / f"step-{step:06d}",
             rank=world.rank,
@@ -178,33 +177,3 @@ def _generator(run: Run, world: World, model: Any, tokenizer: Any) -> Generator:
         return generate(model, tokenizer, requests, batch=run.evaluate.batch, device=world.device)
 
     return draw
-
-
-def questions(run: Run, tokenizer: Any) -> tuple[Ask, bool]:
-    """How a task is put to the model, and whether that is as a chat."""
-    benchmark = find(str(run.evaluate.benchmark))
-    if run.evaluate.benchmark == "infilling":
-        if run.evaluate.chat == "yes":
-            raise WishError(
-                "evaluate.chat is yes and infilling is asked in sentinels", "set evaluate.chat to no"
-            )
-        return lambda task: infill_prompt(tokenizer, task.prompt, task.suffix), False
-    has_template = bool(getattr(tokenizer, "chat_template", None))
-    if run.evaluate.chat == "no" or (run.evaluate.chat == "auto" and not has_template):
-        return lambda task: (benchmark.prompt(task), task.stop), False
-    if not has_template:
-        raise WishError(
-            "evaluate.chat is yes and the tokenizer has no chat template", "set evaluate.chat to no"
-        )
-
-    def question(task: Task) -> tuple[str, tuple[str, ...]]:
-        messages = [{"role": "user", "content": _question(benchmark, task)}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), ()
-
-    return question, True
-
-
-def _question(benchmark: Benchmark, task: Task) -> str:
-    prompt = benchmark.prompt(task).rstrip()
-    fence = "```" if "```" not in prompt else "`````"  # some problems show their examples in fences
-    return task.question or QUESTION.format(language=task.language, prompt=prompt, fence=fence)

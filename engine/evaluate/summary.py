@@ -166,6 +166,8 @@ class Summary:
     settings: dict[str, Any] = field(default_factory=dict)
     extract_version: int | None = None
     origin: Origin | None = None
+    only_thinking: int = 0
+    """Answers that are thinking without an end, mostly since the length limit cut them: empty programs."""
 
     def as_json(self) -> dict[str, Any]:
         """The whole of summary.json."""
@@ -173,6 +175,7 @@ class Summary:
             **self.found.as_json(),
             "data": self.origin.as_json() if self.origin else None,
             "truncated": self.truncated,
+            "only_thinking": self.only_thinking,
             "seconds": self.seconds,
             "settings": self.settings,
             "extract_version": self.extract_version,
@@ -180,7 +183,8 @@ class Summary:
 
     def table(self) -> str:
         """The figures for a person to read."""
-        tail = [f"  answers cut by length {self.truncated:,}, isolation {self.found.isolation}"]
+        thinking = f", thinking without an end {self.only_thinking:,}" if self.only_thinking else ""
+        tail = [f"  answers cut by length {self.truncated:,}{thinking}, isolation {self.found.isolation}"]
         if self.origin and self.origin.note:
             tail.append(f"  note: {self.origin.note}")
         return "\n".join([*self.found.lines(), *tail, *self.found.left_out()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from engine.sandbox import Call, Program, Verdict
@@ -59,3 +59,7 @@ class Task:
     """Modules, besides the standard library's, without which it cannot be judged (see `libraries`)."""
     question: str = ""
     """What a chat model is asked; empty: to complete the prompt."""
+
+
+Ask = Callable[[Task], tuple[str, tuple[str, ...]]]
+"""What is put to the model for a task, and the texts that end its answer."""

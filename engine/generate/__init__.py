@@ -8,16 +8,19 @@ from engine.generate.extract import EXTRACT_VERSION, extract
 from engine.generate.request import Generation, Request, Sampling, sample_seed
 from engine.generate.server import Endpoint
 from engine.generate.server import generate as ask_server
+from engine.generate.thinking import AUTO, Thinking
 
 if TYPE_CHECKING:
     from engine.generate.local import generate
 
 __all__ = [
+    "AUTO",
     "EXTRACT_VERSION",
     "Endpoint",
     "Generation",
     "Request",
     "Sampling",
+    "Thinking",
     "ask_server",
     "extract",
     "generate",

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.generate.thinking import AUTO, Thinking
+
 EXTRACT_VERSION = 2
 """Raised whenever the same text may give another completion; written into every result."""
 
@@ -49,20 +51,26 @@ class Block:
     code: str
 
 
-def extract(text: str, task: Asked, *, chat: bool = False) -> str:
+def extract(
+    text: str, task: Asked, *, chat: bool = False, thinking: Thinking = AUTO, rendered: str = ""
+) -> str:
     """Find the completion in a model's new text.
 
     Args:
         text: the new text only, never the prompt, as the tokenizer decoded it.
         task: gives the prompt, the name that must be defined, and the stops.
         chat: whether the model was asked through a chat template and answers in prose with fenced code.
+        thinking: the rule by which a chat answer's thinking is dropped.
+        rendered: what was put to the model, where its template may have opened the thinking.
 
     A task without an entry point asks for a script: all of a block is taken, or all of a continuation.
 
     Returns:
-        Text to append to the prompt; empty where there is no code in the answer.
+        Text to append to the prompt; empty where there is no code in the answer, or nothing but thinking.
     """
     text = _plain(text)
+    if chat:
+        text = thinking.answer(text, prompt=rendered) or ""
     if task.suffix:
         return text  # a middle may begin and end anywhere: only its end token closes it
     if task.language != "python":
@@ -117,12 +125,11 @@ def _plain(text: str) -> str:
 
 
 def _from_chat(text: str, task: Asked) -> str:
-    answer = text.rsplit("</think>", 1)[-1]
     if not task.entry_point:
-        return _script(answer).removeprefix(task.prompt)
-    code = _choose(blocks(answer), task.entry_point)
+        return _script(text).removeprefix(task.prompt)
+    code = _choose(blocks(text), task.entry_point)
     if code is None:
-        code = _unfenced(answer, task.entry_point)
+        code = _unfenced(text, task.entry_point)
     if code.startswith(task.prompt):
         return code[len(task.prompt) :]
     if not code.strip() or _defines(code, task.entry_point):
@@ -148,7 +155,7 @@ def _in_another_language(text: str, task: Asked, *, chat: bool) -> str:
     The tests close what the prompt opened, so the answer ends where the benchmark's stops say.
     """
     if chat or text.lstrip().startswith("```"):
-        found = blocks(text.rsplit("</think>", 1)[-1])
+        found = blocks(text)
         text = max((block.code for block in found), key=len, default=text)
     signature = task.prompt.rstrip().rsplit("\n", 1)[-1].split()
     lines = text.split("\n")

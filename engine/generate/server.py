@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -44,6 +45,8 @@ class Endpoint:
     first_wait_seconds: float = 1.0
     longest_wait_seconds: float = 60.0
     body: Mapping[str, Any] = field(default_factory=dict)
+    opening: tuple[tuple[str, str], ...] = ()
+    """Turns (role, content) that every chat begins with, before the question."""
     key: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -71,6 +74,8 @@ class Endpoint:
     def name(self) -> str:
         """Names the model that answers: whatever changes an answer besides the request itself is in it."""
         more = f" with {json.dumps(self.body, sort_keys=True)}" if self.body else ""
+        if self.opening:
+            more += f" after {hashlib.sha256(json.dumps(self.opening).encode()).hexdigest()[:20]}"
         return f"{self.model} at {self.url} by {self.api}{more}"
 
 
@@ -209,7 +214,8 @@ def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
     sampling = request.sampling
     body: dict[str, Any] = {"model": endpoint.model}
     if endpoint.api == "chat":
-        body["messages"] = [{"role": "user", "content": request.prompt}]
+        turns = (*endpoint.opening, ("user", request.prompt))
+        body["messages"] = [{"role": role, "content": content} for role, content in turns]
     else:
         body["prompt"] = request.prompt
     body |= {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from engine.errors import WishError
+from engine.generate.thinking import PAIRS
 
 # How vocabularies write white space: byte-level BPE, SentencePiece.
 _SPELLINGS = {" ": (" ", "Ġ", "▁"), "\n": ("\n", "Ċ"), "\t": ("\t", "ĉ"), "\r": ("\r", "č")}
@@ -28,6 +29,11 @@ class Codec:
         self._tokenizer = tokenizer
         self._ends = frozenset(ends)
         self._added: dict[str, int] = tokenizer.get_added_vocab()
+        special = set(tokenizer.all_special_tokens)
+        # Decoding leaves out special tokens; these are looked for in the text.
+        self._tags = {
+            self._added[tag]: tag for pair in PAIRS for tag in pair if tag in special & set(self._added)
+        }
         self.encode = lru_cache(maxsize=None)(self._encode)
         self.stops = lru_cache(maxsize=None)(self._stops)
 
@@ -71,7 +77,11 @@ class Codec:
         return self._text(list(new))
 
     def _text(self, ids: list[int]) -> str:
-        return _decode(self._tokenizer, ids)
+        text, start = "", 0
+        for place in (at for at, id in enumerate(ids) if id in self._tags):
+            text += _decode(self._tokenizer, ids[start:place]) + self._tags[ids[place]]
+            start = place + 1
+        return text + _decode(self._tokenizer, ids[start:])
 
 
 class Stops:

@@ -79,7 +79,7 @@ def _body(stage: Stage, models: list[Entry]) -> Iterator[str]:
     settings = [
         [f"{model.label}: {name.replace('_', ' ')}", str(model.judged.summary["settings"][name])]
         for model in models
-        for name in ("samples", "temperature", "top_p", "max_new_tokens", "chat")
+        for name in ("samples", "temperature", "top_p", "max_new_tokens", "chat", "shots")
         if model.judged.summary.get("settings", {}).get(name) is not None
     ]
     settings += [

@@ -189,8 +189,10 @@ def _in_force(model: Entry) -> Iterator[tuple[str, Any]]:
         yield "training rows", data.get("train", {}).get("rows")
         yield "trained tokens an epoch", data.get("train", {}).get("trained_tokens")
         yield "decontamination", data.get("decontamination")
-    for name in ("temperature", "top_p", "samples", "max_new_tokens", "chat"):
+    for name in ("temperature", "top_p", "samples", "max_new_tokens", "chat", "shots", "system", "prefix"):
         yield name.replace("_", " "), settings.get(name)
+    if settings.get("chat") and (rule := settings.get("thinking")):
+        yield "thinking", f"{rule['name']}, version {rule['version']}"
     court = settings.get("court") or {}
     for name, value in (court.get("limits") or {}).items():
         yield f"limit: {name.replace('_', ' ')}", value

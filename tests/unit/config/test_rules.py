@@ -78,6 +78,17 @@ CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]
     ("server chat", {"evaluate": {"chat": "yes", "server": {"url": SERVER}}}, "api is completions", {"evaluate": {"server": {"url": SERVER, "api": "chat"}}}),
     ("server in loop", {"train": {"evaluate_every": 5}, "evaluate": {"benchmark": "basics", "server": {"url": SERVER}}},
      "evaluate.server.url is set", {"evaluate": {"server": {}}}),
+    ("shots infilling", {"evaluate": {"benchmark": "infilling", "shots": 2, "shots_data": "a"}}, "shots is 2 and infilling",
+     {"evaluate": {"shots": 0, "shots_data": None}}),
+    ("shots source", {"evaluate": {"benchmark": "humaneval", "shots": 2}}, "humaneval has no examples", {"evaluate": {"shots_data": "a.jsonl"}}),
+    ("shots none", {"evaluate": {"benchmark": "mbpp", "shots_data": "a"}}, "shots is 0", {"evaluate": {"shots": 1}}),
+    ("prefix chat", {"evaluate": {"prefix": "#", "chat": "yes"}}, "prefix is set and the model is asked", {"evaluate": {"chat": "no"}}),
+    ("prefix infilling", {"evaluate": {"benchmark": "infilling", "prefix": "#"}}, "prefix is set and infilling", {"evaluate": {"prefix": ""}}),
+    ("system", {"evaluate": {"system": ""}}, "system is set and the model is not", {"evaluate": {"chat": "auto"}}),
+    ("system server", {"evaluate": {"system": "x", "server": {"url": SERVER}}}, "system is set and the model is not",
+     {"evaluate": {"server": {"url": SERVER, "api": "chat"}}}),
+    ("thinking", {"evaluate": {"thinking": "keep"}}, "thinking is set and the model is not", {"evaluate": {"chat": "yes"}}),
+    ("thinking tags", {"evaluate": {"thinking": ["<a>", "<a>"], "chat": "yes"}}, "the same tag '<a>'", {"evaluate": {"thinking": ["<a>", "</a>"]}}),
 ]  # fmt: skip
 
 

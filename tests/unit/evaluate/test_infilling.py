@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from engine.config import Run
 from engine.errors import WishError
 from engine.evaluate.benchmarks import infilling
-from engine.evaluate.subject import questions
+from engine.evaluate.question import questions
 from engine.generate import extract
 from engine.sandbox import Limits, Pool
 

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 
 from engine.errors import WishError
-from engine.evaluate import rows
+from engine.evaluate import hub
 from engine.evaluate.origin import Origin
 from engine.evaluate.rows import from_file_or_hub
 
@@ -28,7 +28,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", NOBODY)
-    monkeypatch.setattr(rows.time, "sleep", pauses.append)
+    monkeypatch.setattr(hub.time, "sleep", pauses.append)
     yield tmp_path / "cache"
     assert sum(pauses) <= 1.0, "the client's own half a minute of tries was waited for"
 

@@ -217,6 +217,15 @@ def test_a_special_token_can_be_a_stop(tokenizer: PreTrainedTokenizerFast) -> No
     assert stops.over([5, tokenizer.convert_tokens_to_ids("<|turn|>")])
 
 
+def test_tags_of_thinking_stay_in_the_text_though_they_are_special() -> None:
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    ids = tokenizer("[THINK] a[/THINK]b <|turn|>c<|end|>", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == " ab c"
+    assert Codec(tokenizer, {0}).decode(ids[:1], ids[1:]) == " a[/THINK]b c"
+    assert Codec(tokenizer, {0}).decode((), ids) == "[THINK] a[/THINK]b c"
+
+
 def test_an_answer_fits_into_the_context(tokenizer: PreTrainedTokenizerFast) -> None:
     model = llama(len(tokenizer), max_position_embeddings=24)
     wanted = requests(Sampling(0.0, max_new_tokens=100), samples=1, prompts=["a b c d e", "a b" * 40])

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.config import Run
 from engine.errors import TemperError, WishError
-from engine.evaluate.subject import QUESTION
+from engine.evaluate.question import QUESTION
 from engine.generate import Endpoint, Generation, Request, Sampling, ask_server, generate
 from engine.generate.pace import Pace, backoff, retry_after
 
@@ -112,18 +112,25 @@ def test_completions_are_those_of_the_model_itself(
     }
 
 
-def test_chat_sends_messages_and_the_server_applies_the_template(served: Served, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("opening", [(), (("system", "Be terse."), ("user", "1?"), ("assistant", "x = 1"))])
+def test_chat_sends_messages_and_the_server_applies_the_template(
+    served: Served, endpoint: Endpoint, opening: tuple[tuple[str, str], ...]
+) -> None:
     wanted = requests(
         (), prompts=tuple(QUESTION.format(language="python", prompt=prompt) for prompt in PROMPTS)
     )
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     rendered = [
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": one.prompt}], tokenize=False, add_generation_prompt=True
+            [{"role": role, "content": text} for role, text in (*opening, ("user", one.prompt))],
+            tokenize=False,
+            add_generation_prompt=True,
         )
         for one in wanted
     ]
-    assert by_task(ask_server(replace(endpoint, api="chat"), wanted)) == local(wanted, rendered)
+    chat = replace(endpoint, api="chat", opening=opening)
+    assert by_task(ask_server(chat, wanted)) == local(wanted, rendered)
+    assert (chat.name == replace(chat, opening=()).name) == (not opening)
     assert {one["path"] for one in served.seen()} == {"/v1/chat/completions"}
 
 

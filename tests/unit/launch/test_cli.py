@@ -38,6 +38,7 @@ def test_help_names_every_verb() -> None:
         "evaluate",
         "score",
         "compare",
+        "rescore",
         "report",
         "card",
         "benchmark",

@@ -1,0 +1,90 @@
+"""What a reasoning model says before its answer, and the recorded rule by which it is dropped."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+VERSION = 1
+"""Raised whenever a rule may leave another answer of the same text; part of every `Thinking`."""
+
+PAIRS: tuple[tuple[str, str], ...] = (
+    ("<think>", "</think>"),  # DeepSeek-R1, Qwen3, QwQ, Phi-4-reasoning, GLM
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("◁think▷", "◁/think▷"),  # Kimi
+)
+"""What the rule `auto` knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """A rule: which pairs of tags enclose thinking."""
+
+    name: str
+    """`auto`, `keep`, or the two tags."""
+    pairs: tuple[tuple[str, str], ...]
+    version: int = VERSION
+
+    @classmethod
+    def of(cls, wish: str | tuple[str, str]) -> Thinking:
+        """The rule that `evaluate.thinking` names."""
+        if isinstance(wish, str):
+            return cls(wish, PAIRS if wish == "auto" else ())
+        return cls(" ".join(wish), (wish,))
+
+    def answer(self, text: str, *, prompt: str = "") -> str | None:
+        """The answer proper: what follows the thinking.
+
+        Thinking opens at the start of a line, or in the prompt already, where the template does it; what is
+        closed though nothing opened it was opened there too. Tags in fenced code are the program's own.
+
+        Args:
+            text: the new text.
+            prompt: what was put to the model, rendered.
+
+        Returns:
+            None where the thinking never ends: there is no answer then.
+        """
+        closing = dict(self.pairs)
+        end = next((close for opening, close in self.pairs if prompt.rstrip().endswith(opening)), None)
+        kept, rest = "", text
+        while True:
+            if end is not None:
+                closed = re.search(_unquoted(re.escape(end)), rest)
+                if closed is None:
+                    return None
+                rest = rest[closed.end() :]
+            tag = self._tag(kept, rest)
+            if tag is None:
+                return kept + rest
+            end = closing.get(tag[0].strip())
+            kept = kept + rest[: tag.start()] if end else ""
+            rest = rest[tag.end() :]
+
+    def _tag(self, kept: str, rest: str) -> re.Match[str] | None:
+        """The next tag of `rest` outside fenced code; `kept` stands before it."""
+        found = _tags(self.pairs).finditer(rest) if self.pairs else ()
+        fences = kept.count("```")
+        return next((tag for tag in found if (fences + rest.count("```", 0, tag.start())) % 2 == 0), None)
+
+
+@lru_cache(maxsize=16)
+def _tags(pairs: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
+    """Opening tags that begin a line, closing tags that are not quoted."""
+    opening = "|".join(re.escape(pair[0]) for pair in pairs)
+    closing = "|".join(re.escape(pair[1]) for pair in pairs)
+    return re.compile(rf"(?m:^)[ \t]*(?:{opening})|{_unquoted(closing)}")
+
+
+def _unquoted(tags: str) -> str:
+    """A pattern for tags that are not spoken of, with a quote on either side."""
+    return rf"(?:(?<![\"'`])(?:{tags})|(?:{tags})(?![\"'`]))"
+
+
+AUTO = Thinking.of("auto")

@@ -1,0 +1,147 @@
+"""Answers judged anew: no model, what was judged alike is not run again, and the figures are those of an evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from engine.cli import verbs
+from engine.errors import WishError
+from engine.evaluate import Court, Settings, evaluate
+from engine.evaluate import run as running
+from engine.evaluate.benchmarks import humaneval
+from engine.evaluate.commands import _other_terms
+from engine.evaluate.journal import read
+from engine.evaluate.rescore import Wanted, rescore
+from engine.generate import Generation, Request, Thinking
+from engine.sandbox import Limits
+
+RIGHT = "```python\ndef {name}(x):\n    return {value}\n```\n"
+SAID = {
+    "Small/0": "<think>\nhm\n</think>\n" + RIGHT.format(name="double", value="x * 2"),
+    "Small/1": "<plan>\n" + RIGHT.format(name="first", value="x[0]"),
+    "Small/2": "<think>\n" + RIGHT.format(name="shout", value="x.upper()"),
+    "Small/3": "hm\n</think>\n" + RIGHT.format(name="total", value="sum(x)"),
+    "Small/4": RIGHT.format(name="last", value="x[0]"),
+}
+
+
+def asked(small: Path, folder: Path, *, model: str = "m", thinking: Thinking | None = None) -> dict[str, Any]:
+    """A chat model's evaluation; the template opened the thinking of the fourth task."""
+
+    def say(requests: Sequence[Request]) -> Iterator[Generation]:
+        for request in requests:
+            text = SAID[request.task_id]
+            cut = "length" if request.task_id == "Small/2" else "stop"
+            yield Generation(request.task_id, request.sample, request.seed, text, text, 9, cut)
+
+    settings = Settings(model=model, court=Court(Limits(cpu_seconds=2, wall_seconds=10)), data=str(small))
+    summary = evaluate(
+        humaneval.load(str(small)), "humaneval", replace(settings, thinking=thinking or settings.thinking),
+        generator=say, folder=folder, rank=0, world_size=1, barrier=lambda: None, chat=True,
+        ask=lambda task: (f"<user>{task.prompt}<bot>" + "<think>\n" * (task.id == "Small/3"), ()),
+    )  # fmt: skip
+    assert summary is not None
+    return summary.as_json()
+
+
+def verdicts(folder: Path) -> dict[str, str]:
+    return {line["task_id"]: line["verdict"] for line in read(folder / "results.jsonl")}
+
+
+def test_thinking_without_an_end_is_an_empty_program_and_counted(small: Path, tmp_path: Path) -> None:
+    summary = asked(small, tmp_path)
+    assert verdicts(tmp_path)["Small/2"] != "passed" and verdicts(tmp_path)["Small/3"] == "passed"
+    assert (summary["passed"], summary["truncated"], summary["only_thinking"]) == (3, 1, 1)
+    assert (
+        summary["settings"]["thinking"]["name"] == "auto" and summary["settings"]["thinking"]["version"] == 1
+    )
+    tasks = list(read(tmp_path / "tasks.jsonl"))
+    assert tasks[3]["asked"] == f"<user>{tasks[3]['prompt']}<bot><think>\n"
+
+
+def test_the_same_terms_run_nothing_and_change_nothing(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(benchmark: Any, count: int, *rest: Any) -> Iterator[Any]:
+        assert count == 0, f"{count} programs were to be run again"
+        return iter(())
+
+    before = asked(small, tmp_path)
+    files = [(tmp_path / name).read_bytes() for name in ("results.jsonl", "summary.json", "tasks.jsonl")]
+    monkeypatch.setattr(running, "judge", judge)
+    found = rescore(tmp_path, Wanted())
+    assert found.changed == {} and found.before == json.loads(json.dumps(before))
+    assert files == [
+        (tmp_path / name).read_bytes() for name in ("results.jsonl", "summary.json", "tasks.jsonl")
+    ]
+
+
+@pytest.mark.parametrize("rule", ["keep", ("<plan>", "</plan>")])
+def test_another_rule_gives_what_an_evaluation_by_it_gives(small: Path, tmp_path: Path, rule: Any) -> None:
+    asked(small, tmp_path / "auto")
+    wanted = asked(small, tmp_path / "other", thinking=Thinking.of(rule))
+    found = rescore(tmp_path / "auto", Wanted(thinking=Thinking.of(rule)), out=tmp_path / "out")
+    now = found.now.as_json()
+    assert {**now, "seconds": {}} == {**wanted, "seconds": {}}
+    assert verdicts(tmp_path / "out") == verdicts(tmp_path / "other") != verdicts(tmp_path / "auto")
+    assert sum(found.changed.values()) >= 1
+    drawn = list(read(tmp_path / "auto" / "generations-rank0.jsonl"))
+    assert now["seconds"]["generation"] == pytest.approx(sum(line["elapsed"] for line in drawn), abs=1e-3)
+    assert found.before["passed"] == 3, "the old results stay where they were"
+
+
+def test_of_several_answers_the_one_in_the_results_is_judged(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked(small, tmp_path, model="a")
+    with monkeypatch.context() as patch:
+        patch.setitem(SAID, "Small/4", RIGHT.format(name="last", value="x[-1]"))
+        asked(small, tmp_path, model="b")
+    assert rescore(tmp_path, Wanted()).now.found.figures.passed == 4
+    lines = list(read(tmp_path / "results.jsonl"))
+    for line in lines:
+        del line["key"]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(WishError, match="holds 2 answers of Small/0 sample 0"):
+        rescore(tmp_path, Wanted())
+
+
+def test_terms_not_given_are_those_of_then() -> None:
+    then = Court(Limits(cpu_seconds=7, memory_mb=99), level="process", workers=5, preload=("json",))
+    given = {"workers": None, "level": None, "preload": (), "cpu_seconds": 2.0, "wall_seconds": None}
+    now = _other_terms(given, then)
+    assert now == replace(then, limits=replace(then.limits, cpu_seconds=2.0))
+
+
+def test_the_verb(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "evaluations" / "humaneval-test"
+    asked(small, folder)
+    done = CliRunner().invoke(verbs, ["rescore", str(folder), "--thinking", "keep", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["before"]["passed"] == 3 and told["now"]["passed"] == 4 and len(told["changed"]) == 1
+    done = CliRunner().invoke(verbs, ["rescore", str(folder), "--thinking", "auto"])
+    assert "pass@1    80.00% -> 60.00%" in done.stdout and "1 passed -> " in done.stdout
+    for words, told_why in (
+        ([str(tmp_path / "run")], f"name one of {folder}"),
+        ([str(tmp_path)], f"name one of {folder}"),
+        ([str(folder), "--thinking", "<a>"], "is no rule"),
+        ([str(folder), "--data", str(tmp_path / "none.jsonl")], "there is no file"),
+    ):
+        error = CliRunner().invoke(verbs, ["rescore", *words]).exception
+        assert isinstance(error, WishError) and told_why in str(error)
+
+
+def test_other_tasks_are_refused(small: Path, tmp_path: Path) -> None:
+    asked(small, tmp_path / "run")
+    other = tmp_path / "other.jsonl"
+    other.write_text(small.read_text().replace("Task Small/0.", "Another."))
+    with pytest.raises(WishError, match="1 of 5 tasks .* such as Small/0"):
+        rescore(tmp_path / "run", Wanted(data=str(other)))
