@@ -134,6 +134,7 @@ def _settings(before: Record, wanted: Wanted) -> tuple[Settings, bool]:
     told, chat = _known(Settings, before["settings"]), bool(before["settings"].get("chat"))
     court = _known(Court, told["court"])
     court |= {"limits": Limits(**_known(Limits, court["limits"])), "preload": tuple(court.get("preload", ()))}
+    court["packages"] = ()  # what the tasks need is found out anew
     if wanted.thinking and not chat:
         raise WishError(
             "--thinking is given and the model was not asked in chat",

@@ -16,6 +16,7 @@ from engine.evaluate import static as looks
 from engine.evaluate.benchmarks import Benchmark, find
 from engine.evaluate.efficiency import Efficiency
 from engine.evaluate.judge import Court, judge
+from engine.evaluate.libraries import Missing
 from engine.evaluate.origin import Origin
 from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_lines
 from engine.evaluate.samples import Sample, program_of, read_samples
@@ -27,6 +28,8 @@ from engine.sandbox import Limits, Program, Verdict
 
 Answer = Callable[[int], tuple[Task, Program]]
 """A sample's task and its program, by the sample's index."""
+Named = dict[int, dict[str, str]]
+"""What each sample's program is known by, by the sample's index."""
 
 NAMED = 5
 """How many of a long list an error or a note names."""
@@ -115,8 +118,7 @@ def score(
         progress: told (done, all).
 
     Raises:
-        WishError: a line that is no sample, or of a task the benchmark does not have (file and line
-            are named; nothing was run yet), or isolation this kernel does not grant.
+        WishError: a bad line (file and line are named, nothing was run), or isolation this kernel does not grant.
     """
     module = find(benchmark)
     tasks = module.load(data, split=split)
@@ -124,36 +126,30 @@ def score(
     if efficiency or static:
         efficient.demand_python(sample.task for sample in given)
     lacking = libraries.missing(tasks, court)
-    tasks = libraries.judged(tasks, lacking)
-    asked = [sample for sample in given if sample.task.id not in lacking]
-    libraries.judged([sample.task for sample in given], lacking)
+    tasks, asked = libraries.judged(tasks, lacking), _judged(given, lacking)
     court = libraries.opened(court, tasks)
     answer = partial(program_of, module, asked)
     started = time.monotonic()
     verdicts, named = _run(module, asked, answer, court, progress)
     seconds = time.monotonic() - started
     if out is not None:
-        lines = (_line(sample, verdicts[index]) | named[index] for index, sample in enumerate(asked))
-        write_lines(out / RESULTS, lines)
-    scored = [
-        Scored(sample.task.id, sample.sample, verdicts[index].name, named[index].get("answer_sha256"))
-        for index, sample in enumerate(asked)
-    ]
-    answered = {sample.task.id for sample in asked}
+        _write(out, asked, verdicts, named)
     compared = None
     if efficiency:
         passing = efficient.distinct(_passed(asked, answer, verdicts))
         compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
-    found = Score(
-        found=Found.of(
-            benchmark,
-            tasks,
-            scored,
-            k,
-            counted=[task for task in tasks if task.id in answered],
-            isolation=(verdict.isolation for verdict in verdicts.values()),
-            not_judged=lacking,
-        ),
+    answered = {sample.task.id for sample in asked}
+    found = Found.of(
+        benchmark,
+        tasks,
+        [_scored(sample, verdicts[index], named[index]) for index, sample in enumerate(asked)],
+        k,
+        counted=[task for task in tasks if task.id in answered],
+        isolation=(verdict.isolation for verdict in verdicts.values()),
+        not_judged=lacking,
+    )
+    score = Score(
+        found=found,
         without_samples=tuple(task.id for task in tasks if task.id not in answered),
         seconds=round(seconds, 3),
         limits=court.limits,
@@ -162,9 +158,24 @@ def score(
         static=looks.describe(_texts(module, answer, verdicts)) if static else None,
     )
     if out is not None:
-        write_json(out / SUMMARY, found.summary(court))
+        write_json(out / SUMMARY, score.summary(court))
         efficient.write(out, compared)
-    return found
+    return score
+
+
+def _judged(given: Sequence[Sample], lacking: Missing) -> list[Sample]:
+    """The samples of tasks that lack nothing. Raises WishError where there is none."""
+    libraries.judged([sample.task for sample in given], lacking)
+    return [sample for sample in given if sample.task.id not in lacking]
+
+
+def _write(out: Path, asked: Sequence[Sample], verdicts: Mapping[int, Verdict], named: Named) -> None:
+    lines = (_line(sample, verdicts[index]) | named[index] for index, sample in enumerate(asked))
+    write_lines(out / RESULTS, lines)
+
+
+def _scored(sample: Sample, verdict: Verdict, named: Mapping[str, str]) -> Scored:
+    return Scored(sample.task.id, sample.sample, verdict.name, named.get("answer_sha256"))
 
 
 def _run(
@@ -173,10 +184,10 @@ def _run(
     answer: Answer,
     court: Court,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[int, Verdict], dict[int, dict[str, str]]]:
+) -> tuple[dict[int, Verdict], Named]:
     """Each sample's verdict, and what its program is known by, by the sample's index."""
     verdicts: dict[int, Verdict] = {}
-    named: dict[int, dict[str, str]] = {}
+    named: Named = {}
     samples_of = Counter(sample.task.id for sample in asked)
 
     def answer_and_name(index: int) -> tuple[Task, Program]:

@@ -18,6 +18,7 @@ from engine.evaluate import run as running
 from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.commands import _other_terms
 from engine.evaluate.journal import read
+from engine.evaluate.origin import Origin
 from engine.evaluate.rescore import Wanted, rescore
 from engine.generate import Generation, Request, Thinking
 from engine.sandbox import Limits
@@ -45,6 +46,7 @@ def asked(small: Path, folder: Path, *, model: str = "m", thinking: Thinking | N
     summary = evaluate(
         humaneval.load(str(small)), "humaneval", replace(settings, thinking=thinking or settings.thinking),
         generator=say, folder=folder, rank=0, world_size=1, barrier=lambda: None, chat=True,
+        origin=Origin.of("humaneval", str(small)),
         ask=lambda task: (f"<user>{task.prompt}<bot>" + "<think>\n" * (task.id == "Small/3"), ()),
     )  # fmt: skip
     assert summary is not None

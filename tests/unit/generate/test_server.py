@@ -117,7 +117,8 @@ def test_chat_sends_messages_and_the_server_applies_the_template(
     served: Served, endpoint: Endpoint, opening: tuple[tuple[str, str], ...]
 ) -> None:
     wanted = requests(
-        (), prompts=tuple(QUESTION.format(language="python", prompt=prompt) for prompt in PROMPTS)
+        (),
+        prompts=tuple(QUESTION.format(language="python", prompt=prompt, fence="```") for prompt in PROMPTS),
     )
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     rendered = [
