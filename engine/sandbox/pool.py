@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
+import socket
 import sys
 import threading
 from collections import deque
@@ -30,6 +32,8 @@ _AHEAD_BYTES = 64 << 20
 _BACKLOG = 8
 """Programs a worker that wait for it: enough that none idles. The next ones are left where they come from."""
 _GLANCE_SECONDS = 0.01
+_TURN = "\0temper-sandbox-pool-{}"
+_MOST_TURNS = 1000
 
 _DEFAULT = Limits()
 
@@ -77,8 +81,9 @@ class Pool:
         shown = packages_of((*preload, *packages))
         setup = Setup(mode == "fresh", preload, shown, engine, engines.find(engine) if engine else "")
         self._processes: list[Process] = []
+        self._turn, first = _take_turn()
         try:
-            for place in range(workers):
+            for place in range(first, first + workers):
                 self._processes.append(Process(levels, setup, _DEFAULT.disk_mb, place))
             for process in self._processes:
                 process.wait_until_open()
@@ -169,6 +174,7 @@ class Pool:
             process.hang_up()
         for process in self._processes:
             process.close()
+        self._turn.close()
 
     def __enter__(self) -> Pool:
         return self
@@ -236,6 +242,20 @@ class _Ahead:
         """Take back what has not begun."""
         for future, _ in self.waiting:
             future.cancel()
+
+
+def _take_turn() -> tuple[socket.socket, int]:
+    """A number that no open pool of this machine has, and what holds it: the pool's first worker takes the CPU of that
+    number and the others the next ones, so that small pools beside each other share none.
+
+    An abstract socket holds it, which the kernel lets go with its process.
+    """
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for number in range(_MOST_TURNS):
+        with contextlib.suppress(OSError):
+            holder.bind(_TURN.format(number))
+            return holder, number
+    return holder, 0
 
 
 def packages_of(modules: tuple[str, ...]) -> tuple[str, ...]:

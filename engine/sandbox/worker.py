@@ -24,7 +24,6 @@ from .verdict import Verdict
 
 _TRUSTED_FRAME = 256 << 20
 _LOOK_FOR_PARENT_MS = 2000
-_CLAIM = "\0temper-sandbox-cpu-{}-{}"
 
 
 def main(descriptor: int) -> None:
@@ -39,7 +38,7 @@ def main(descriptor: int) -> None:
         OSError
     ):  # a program and its judge hand over to each other, not to whoever wakes
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    claim = settle_on_a_cpu(request["place"])
+    settle_on_a_cpu(request["place"])
     if request["after"]:
         clear_after(request["after"])
     setup = Setup(**request["setup"])
@@ -55,29 +54,16 @@ def main(descriptor: int) -> None:
         return  # the supervisor closed its end while it was being answered
     finally:
         worker.close()
-        claim.close()
 
 
-def settle_on_a_cpu(number: int) -> socket.socket:
-    """Stay on the CPU with the fewest workers, with all this process starts; the claim, to be held while it runs.
-
-    The workers of a pool begin to look at different CPUs, each at the one of its number: others' workers, which may
-    be gone the next second, must not bring two of them together for good.
+def settle_on_a_cpu(number: int) -> None:
+    """Stay on one CPU, with all this process starts: the one of this number, counted round.
 
     A program and its judge take turns: on one CPU a turn costs microseconds, across two it costs ten times that, and
-    a program that burns every core would take its neighbours' time. Claims are abstract sockets, which the kernel
-    lets go with their process.
+    a program that burns every core would take its neighbours' time.
     """
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     allowed = sorted(os.sched_getaffinity(0))
-    first = number % len(allowed)
-    allowed = allowed[first:] + allowed[:first]
-    for cpu, place in ((cpu, place) for place in range(1000) for cpu in allowed):
-        with contextlib.suppress(OSError):
-            claim.bind(_CLAIM.format(cpu, place))
-            os.sched_setaffinity(0, {cpu})
-            break
-    return claim
+    os.sched_setaffinity(0, {allowed[number % len(allowed)]})
 
 
 class Orders:
