@@ -48,7 +48,7 @@ class Verbs(click.Group):
         return super().get_command(ctx, name)
 
 
-@click.group(cls=Verbs)
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 def verbs() -> None:
     """What one rank of Temper does."""
 

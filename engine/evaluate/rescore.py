@@ -126,6 +126,10 @@ def _summary(folder: Path) -> Record:
         raise WishError(
             f"{file} is not what `temper evaluate` writes ({error!r})", "evaluate again"
         ) from None
+    if "k" not in found["settings"]:
+        raise WishError(
+            f"{folder} holds verdicts and no answers", "let `temper score` judge its samples again"
+        )
     return dict(found)
 
 

@@ -53,12 +53,14 @@ def _sample(row: Any, place: str, tasks: Mapping[str, Task]) -> tuple[Task, str,
         raise WishError(f"{place}: a {type(row).__name__}, not a JSON object", fix)
     name = row.get("task_id")
     if not isinstance(name, str):
-        raise WishError(f"{place}: task_id is {json.dumps(name)}, not a text", fix)
+        example = next(iter(tasks), "")
+        raise WishError(f"{place}: task_id is {json.dumps(name)}, not a text such as {example!r}", fix)
     if name not in tasks:
         near = difflib.get_close_matches(name, tasks, n=1, cutoff=0.0)
         raise WishError(
             f"{place}: the benchmark has no task {name!r}",
-            f"the nearest of its {len(tasks)} tasks is {near[0]!r}; give the data the samples were drawn for",
+            f"the nearest of its {len(tasks)} tasks is {near[0]!r}: write ids as `temper benchmark show` lists them, "
+            "or give the data the samples were drawn for",
         )
     given = [field for field in ("completion", "solution") if field in row]
     if len(given) != 1:
@@ -72,4 +74,16 @@ def program_of(module: Benchmark, asked: Sequence[Sample], index: int) -> tuple[
     """A sample's task, and what is run for it."""
     sample = asked[index]
     program = module.program(sample.task, "" if sample.whole else sample.text)
-    return sample.task, replace(program, source=sample.text) if sample.whole else program
+    return sample.task, replace(program, source=_opened(sample)) if sample.whole else program
+
+
+def _opened(sample: Sample) -> str:
+    """A whole program as its test goes on from it: some of MultiPL-E's tests begin with the brace that closes it."""
+    text = sample.text.rstrip()
+    if (
+        sample.task.language != "python"
+        and (sample.task.test or "").lstrip().startswith("}")
+        and text[-1:] == "}"
+    ):
+        return text[:-1] + "\n"
+    return sample.text

@@ -74,6 +74,9 @@ class Session:
         self.began = _clock.read()
         self.excused = 0.0
         """Wall seconds the program was given for those it was kept waiting."""
+        self.drained = 0.0
+        """Seconds this worker only took in what the program printed, for which no program has to wait."""
+        self.mark: float | None = None
         self.printed = 0
         self.inbox = wire.Inbox()
         self.events = -1
@@ -164,7 +167,8 @@ class Session:
         if self.judge and now >= self.last_words:
             self.judge.end()
             self.last_words = math.inf
-        for fd, _ in self.poll.poll((min(self.deadline, self.last_words) - now) * 1000 + 1):
+        ready = [fd for fd, _ in self.poll.poll((min(self.deadline, self.last_words) - now) * 1000 + 1)]
+        for fd in ready:
             if fd in self.streams:
                 self._drain(fd)
             elif fd == self.events:
@@ -178,6 +182,16 @@ class Session:
                 self._read_ruling(self.judge)
             elif self.judge:
                 self._judge_left(self.judge)
+        self._count_drained(only=all(fd in self.streams for fd in ready))
+
+    def _count_drained(self, *, only: bool) -> None:
+        """A program that drips output and sleeps keeps a worker busy; that is no excuse for sleeping."""
+        if not only:
+            self.mark = None
+            return
+        before, self.mark = self.mark, _clock.read()
+        if before is not None:
+            self.drained += self.mark - before
 
     def _drain(self, fd: int) -> None:
         for _ in range(64):  # then let the other descriptors have their turn
@@ -252,7 +266,7 @@ class Session:
 
     def _answer_for(self, serial: int) -> None:
         """A program seems to have slept too long: end it, unless it waited for its judge or for this worker."""
-        kept = _clock.read() - self.began + (self.judge.busy() if self.judge else 0.0)
+        kept = _clock.read() - self.began - self.drained + (self.judge.busy() if self.judge else 0.0)
         if kept - self.excused < _LEAST_EXCUSE_SECONDS:
             self.solution.end(serial, "wall")
         else:

@@ -292,8 +292,8 @@ class Zygote:
         random.seed(int.from_bytes(os.urandom(32)))
 
     def _limit(self, order: Order) -> None:
-        cpu = int(order.cpu_seconds) + 2
-        _cap(resource.RLIMIT_CPU, cpu)
+        # Only a backstop: the kernel counts by its ticks, which may run ahead of the time that was really used.
+        _cap(resource.RLIMIT_CPU, int(1.5 * order.cpu_seconds) + 2)
         if order.address_space_mb:
             _cap(resource.RLIMIT_AS, self.base_kb * 1024 + order.address_space_mb * _MIB)
         _cap(resource.RLIMIT_FSIZE, order.disk_mb * _MIB)

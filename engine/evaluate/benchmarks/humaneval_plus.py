@@ -55,7 +55,7 @@ def program(task: Task, completion: str) -> Program:
 
 
 def _task(row: Any, place: str, parts: tuple[str, ...]) -> Task:
-    demand_fields(row, place)
+    demand_fields(row, place, ("task_id", "prompt", "entry_point", "canonical_solution"))
     missing = [name for name in ("base_input", "plus_input") if not isinstance(row.get(name), list)]
     if missing:
         raise WishError(

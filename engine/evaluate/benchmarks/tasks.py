@@ -34,7 +34,7 @@ def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str
         if limit is not None and len(tasks) == limit:
             break
     if not tasks:
-        raise WishError(f"{source} holds no task", "name a file with one JSON object a line")
+        raise WishError(f"{source} holds no task", "name another file or split")
     return list(tasks.values())
 
 

@@ -61,9 +61,11 @@ def _head(stage: Stage, own: list[Entry], license_name: str | None) -> dict[str,
 
 def _result(model: Entry) -> dict[str, Any]:
     benchmark = model.judged.summary["benchmark"]
+    limit = model.judged.summary.get("settings", {}).get("limit")
+    part = f" (first {limit} tasks)" if limit else ""
     return {
         "task": {"type": "text-generation"},
-        "dataset": {"name": model.judged.name, "type": benchmark},
+        "dataset": {"name": model.judged.name + part, "type": benchmark},
         "metrics": [
             {"type": f"pass@{k}", "name": f"pass@{k}", "value": model.pass_at(k)["value"]}
             for k in model.judged.summary["pass_at_k"]
@@ -79,7 +81,7 @@ def _body(stage: Stage, models: list[Entry]) -> Iterator[str]:
     settings = [
         [f"{model.label}: {name.replace('_', ' ')}", str(model.judged.summary["settings"][name])]
         for model in models
-        for name in ("samples", "temperature", "top_p", "max_new_tokens", "chat", "shots")
+        for name in ("samples", "temperature", "top_p", "max_new_tokens", "chat", "shots", "limit", "split")
         if model.judged.summary.get("settings", {}).get(name) is not None
     ]
     settings += [

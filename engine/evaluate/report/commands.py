@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+
+from engine.errors import WishError
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -24,14 +28,28 @@ def report(
     from engine.evaluate.report.markdown import write_markdown
 
     stages = gather(runs)
-    write(stages, out, title=title)
+    with _writing(out):
+        write(stages, out, title=title)
     click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB, {len(stages)} runs")
     if summary is not None:
-        summarise(stages, summary)
+        with _writing(summary):
+            summarise(stages, summary)
         click.echo(str(summary))
     if markdown is not None:
-        write_markdown(stages, markdown, title=title)
+        with _writing(markdown):
+            write_markdown(stages, markdown, title=title)
         click.echo(str(markdown))
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WishError(
+            f"{file} cannot be written ({error.strerror or error})",
+            "name a file in a folder you may write to",
+        ) from None
 
 
 @click.command()
@@ -45,6 +63,7 @@ def card(run: Path, out: Path, license_name: str | None) -> None:
     from engine.evaluate.report.card import card as write_card
 
     text = write_card(run, license_name=license_name)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8", errors="replace")
+    with _writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8", errors="replace")
     click.echo(str(out))

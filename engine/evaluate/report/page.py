@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +70,9 @@ def write(stages: Sequence[Stage], out: Path, *, title: str = "Temper report") -
         ks=_ks(models),
         hats=hat_ks(models),
         groups=_groups(models),
+        counts={group: _told(m.figures(group).get("tasks") for m in models) for group in _groups(models)},
+        benchmarks=_benchmarks(models),
+        isolation=" and ".join(sorted({m.judged.summary.get("isolation") or "" for m in models} - {""})),
         charts=list(_charts(stages, models)),
         verdicts=[name for name in VERDICTS if any(e.judged.summary["verdicts"].get(name) for e in models)],
         settings=_settings(models),
@@ -114,6 +117,20 @@ def summarise(stages: Sequence[Stage], out: Path) -> None:
 
 def _ks(models: Sequence[Entry]) -> list[str]:
     return sorted({k for model in models for k in model.judged.summary["pass_at_k"]}, key=int)
+
+
+def _told(counts: Iterable[int | None]) -> str:
+    """How many tasks there are, where models may have been asked different ones."""
+    return (
+        " or ".join(str(count) for count in sorted({count for count in counts if count is not None})) or "no"
+    )
+
+
+def _benchmarks(models: Sequence[Entry]) -> dict[str, str]:
+    """Each benchmark with how many of its tasks were asked."""
+    summaries = [model.judged.summary for model in models]
+    names = dict.fromkeys(str(summary["benchmark"]) for summary in summaries)
+    return {name: _told(s["tasks"] for s in summaries if str(s["benchmark"]) == name) for name in names}
 
 
 def _groups(models: Sequence[Entry]) -> list[str]:
