@@ -26,7 +26,7 @@ os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARA
 
 import deepspeed  # noqa: F401 - imported once, before the ranks are forked
 import torch
-from allocation.case import SHAPE, Case, cases
+from allocation.case import SHAPE, Case, cases, unseen
 from allocation.rank import measure
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -35,6 +35,15 @@ PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "peft", "bitsand
 PATIENCE = 120.0
 PLAN_ROUNDS = 5
 RECIPE = "configs/sft/qwen2.5-coder-7b.yaml"
+
+
+EXPERTS = {"num_experts_per_tok": 2, "num_local_experts": 4}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 32},
+    "gpt2": {"n_inner": 384, "tie_word_embeddings": True, "attn_pdrop": 0.0},
+    "mixtral": EXPERTS,
+    "qwen3_moe": EXPERTS | {"num_experts": 4, "moe_intermediate_size": 192, "head_dim": 32},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +69,8 @@ class Result:
 
 def models(folder: Path) -> None:
     """One tiny model folder a family."""
-    for family in sorted({case.family for case in cases()}):
-        extra = {"head_dim": 32} if family == "qwen3" else {}
-        config = AutoConfig.for_model(family, **SHAPE, **extra)
+    for family in sorted({case.family for case in (*cases(), *unseen())}):
+        config = AutoConfig.for_model(family, **(SHAPE | FAMILIES.get(family, {})))
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / family)
 
@@ -154,6 +162,7 @@ def report(results: list[Result]) -> str:
         "against MemTracker": [error for one, error in known if one.memtracker is not None],
         "against the ledger alone (ZeRO)": [error for one, error in known if one.memtracker is None],
         "all": [error for _, error in known],
+        "of these, unseen": [error for one, error in known if one.case in set(unseen())],
     }
     both = [one.ledger / one.memtracker - 1 for one in results if one.ledger and one.memtracker]
     median, most = plan_seconds()
@@ -185,6 +194,10 @@ trained, each row holds two samples, and the plan is told so; context and margin
 - MemTracker is not used on DeepSpeed's engine: ZeRO is held against benchmarks/allocation/ledger.py, which counts
   every tensor storage that goes through torch's dispatcher. Where both work they differ by {agreement}.
 - Offloaded tensors lie in the same memory on CPU ranks, so these cases compare device and host terms together.
+- The formulas were mended while most of these cases were measured. The unseen ones, last in the table, were added once
+  they stood. Of these 18 cases 15 were within 5 % the first time; gpt2 (-25 %), mixtral with adapters on its experts
+  (-31 %) and the experts of qwen3_moe under ZeRO-3 (-8 %) were not, and were mended: the table is of after that.
+- gpt2 is measured without attention dropout, for which torch's CPU attention falls back to the written-out product.
 - DeepSpeed's buckets are made small (100,000 elements), in proportion to these models; the plan is told so.
 
 Not measured here: CUDA's kernels (their attention and fused optimizers), the caching allocator, NCCL, and setting up.
@@ -210,7 +223,7 @@ def main() -> None:
     """Print the page, and write it where asked."""
     torch.set_num_threads(1)
     word = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
-    wanted = [case for case in cases() if word in f"{case.strategy} {case.name}"]
+    wanted = [case for case in (*cases(), *unseen()) if word in f"{case.strategy} {case.name}"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models(folder)

@@ -52,9 +52,17 @@ def layer_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int:
     """
     per_token = _attention_saved(model, batch, adapter) + _mlp_saved(model, batch, adapter)
     per_token += _norms_saved(model, batch, adapter)
+    per_token += 2 * model.shape.hidden * batch.dropped * model.drops
     if adapter.kind != "full":
         per_token += _adapter_saved(model, batch, adapter)
-    return batch.tokens * per_token
+    return batch.tokens * per_token + _merged_experts(model, batch, adapter)
+
+
+def _merged_experts(model: Architecture, batch: Batch, adapter: Adapter) -> int:
+    """Experts with adapters: PEFT adds the adapter to the weights, and backward keeps that sum, a layer at a time."""
+    if model.experts is None or adapter.kind == "full" or not model.adapts_experts(adapter):
+        return 0
+    return batch.width * model.experts.count * 3 * model.shape.hidden * model.experts.intermediate
 
 
 def _norms_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int:

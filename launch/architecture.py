@@ -51,6 +51,7 @@ class Architecture:
         gated: whether its MLP multiplies a gate (SwiGLU, arXiv 2002.05202).
         rms: RMSNorm in fp32, as transformers writes it, rather than LayerNorm.
         rotary: rotary positions (arXiv 2104.09864).
+        drops: dropout of GPT-2's own, after attention and MLP.
         head_norms: RMSNorm over each head's query and key.
         experts: the mixture of experts in each layer, if there is one.
     """
@@ -62,6 +63,7 @@ class Architecture:
     gated: bool
     rms: bool
     rotary: bool = True
+    drops: bool = False
     head_norms: bool = False
     experts: Experts | None = None
 
@@ -123,7 +125,17 @@ class Architecture:
 
     def adapter_layer(self, adapter: Adapter) -> int:
         """Elements a low-rank adapter adds to one layer: rank x (inputs + outputs) a target (arXiv 2106.09685)."""
-        return sum(adapter.rank * (one.inputs + one.outputs) for one in self.targets(adapter))
+        added = sum(adapter.rank * (one.inputs + one.outputs) for one in self.targets(adapter))
+        if self.experts and self.adapts_experts(adapter):
+            # Gate and up are one tensor, so their adapter has twice the rank; the router gets one as well.
+            inner, hidden, count = self.experts.intermediate, self.shape.hidden, self.experts.count
+            added += count * adapter.rank * (2 * (hidden + 2 * inner) + inner + hidden)
+            added += adapter.rank * (hidden + count)
+        return added
+
+    def adapts_experts(self, adapter: Adapter) -> bool:
+        """Whether router and experts get adapters too: PEFT takes their tensors for linear layers in `all-linear`."""
+        return self.experts is not None and adapter.target_modules == "all-linear"
 
 
 def _attention(config: Mapping[str, Any], size: ModelShape, *, biases: tuple[bool, bool]) -> list[Linear]:
@@ -223,9 +235,12 @@ def _gpt2(config: Mapping[str, Any], size: ModelShape) -> Architecture:
         Linear("mlp.c_fc", size.hidden, size.intermediate, True),
         Linear("mlp.c_proj", size.intermediate, size.hidden, True),
     ]
+    drops = bool(config.get("resid_pdrop", 0.1))
     outside = 2 * size.hidden + (size.context or 1024) * size.hidden
     rest = _biases(linears) + 4 * size.hidden
-    return Architecture(size, tuple(linears), rest, outside, gated=False, rms=False, rotary=False)
+    return Architecture(
+        size, tuple(linears), rest, outside, gated=False, rms=False, rotary=False, drops=drops
+    )
 
 
 FAMILIES: dict[str, Callable[[Mapping[str, Any], ModelShape], Architecture]] = {

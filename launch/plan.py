@@ -62,7 +62,7 @@ def plan(
         run,
         launch_plan(run, "train", run_file, overrides),
         architecture(run, model_config),
-        cluster(place) if place else None,
+        None if place is None else cluster(place),
         past,
     )
     if script:
@@ -117,10 +117,8 @@ def _batch(found: Outlook) -> Iterator[str]:
     yield f"  1 node, {ranks} rank{'s' * (ranks > 1)}" + (
         f" of {found.cluster.gpus} GPUs" if found.cluster else ""
     )
-    yield (
-        f"  global batch {train.global_batch} rows = {ranks} ranks x {micro} micro-batches x {train.micro_batch} rows"
-        f" of at most {length} tokens"
-    )
+    parts = f"{ranks} rank{'s' * (ranks > 1)} x {micro} micro-batch{'es' * (micro > 1)} x {train.micro_batch} rows"
+    yield f"  global batch {train.global_batch} rows = {parts} of at most {length} tokens"
     if extent.steps is None:
         yield f"  steps and tokens: {extent.why}"
         return
@@ -162,7 +160,7 @@ def _time(found: Outlook) -> Iterator[str]:
         yield "  name the hardware with --on, e.g. --on 8xh100, or a past run with --measured"
         return
     ranks = found.run.parallel.processes
-    yield f"  {found.pace.tokens_per_second:,.0f} tokens/s over {ranks} ranks ({found.pace.source})"
+    yield f"  {found.pace.tokens_per_second:,.0f} tokens/s over {ranks} rank{'s' * (ranks > 1)} ({found.pace.source})"
     if found.measured and found.measured.memory_mb:
         size = found.measured.memory_mb * 2**20
         off = found.memory.tensors / size - 1

@@ -285,7 +285,9 @@ def _zero_3(job: Job) -> States:
     device, host = optimizer_bytes(job.run.train.optimizer, shard, job.model)
     gradients = MASTER * shard
     masters = MASTER * shard
-    gathered = width * min(count.plain, job.buckets.gathered) + _gatheredbase_bytes(job, count)
+    gathered = width * min(count.plain, job.buckets.gathered + _kept_experts(job)) + _gathered_base(
+        job, count
+    )
     bucket = MASTER * job.buckets.reduce
     sent = MASTER * min(job.buckets.reduce, count.trained)
     weights = width * -(-count.plain // ranks)
@@ -313,7 +315,20 @@ def _zero_3(job: Job) -> States:
     )
 
 
-def _gatheredbase_bytes(job: Job, count: Counts) -> int:
+def _kept_experts(job: Job) -> int:
+    """Elements of experts that stay gathered until backward, though ZeRO-3 let go of them; 0 without experts.
+
+    DeepSpeed has a linear layer of its own that keeps no weight for backward; the grouped product of experts keeps
+    it. With checkpointing that is one layer at a time; with adapters it is their sum (`activations`) that is kept.
+    """
+    experts = job.model.experts
+    if experts is None or (job.run.adapter.kind != "full" and job.model.adapts_experts(job.run.adapter)):
+        return 0
+    block = 3 * experts.count * job.model.shape.hidden * experts.intermediate
+    return block if job.run.model.activation_checkpointing else job.model.shape.layers * block
+
+
+def _gathered_base(job: Job, count: Counts) -> int:
     return min(count.quantised // 2, 2 * job.buckets.gathered) if count.quantised else 0
 
 

@@ -40,6 +40,7 @@ class Case:
     checkpointing: bool = False
     offload: int = 0
     dropout: float = 0.0
+    attention: str = "auto"
     optimizer: str = "adamw"
 
     @property
@@ -54,6 +55,7 @@ class Case:
         parts += [f"{self.accumulation} micro-batches"] if self.accumulation > 1 else []
         parts += ["checkpointing"] if self.checkpointing else []
         parts += [f"dropout {self.dropout}"] if self.dropout else []
+        parts += [self.attention] if self.attention != "auto" else []
         parts += [self.optimizer] if self.optimizer != "adamw" else []
         parts += [("", "optimizer offloaded", "all offloaded")[self.offload]] if self.offload else []
         return ", ".join(parts)
@@ -62,7 +64,11 @@ class Case:
         """The case as a Run over a model folder below `models`."""
         tree: dict[str, Any] = {
             "output": "runs/plan-memory",
-            "model": {"path": str(models / self.family), "activation_checkpointing": self.checkpointing},
+            "model": {
+                "path": str(models / self.family),
+                "activation_checkpointing": self.checkpointing,
+                "attention": self.attention,
+            },
             "adapter": {"kind": self.kind, "rank": 8, "dropout": self.dropout},
             "data": {"train": [{"path": "rows.jsonl"}], "max_length": self.length},
             "train": {
@@ -107,3 +113,25 @@ def cases() -> Iterator[Case]:
     yield Case("none", optimizer="adamw_8bit")
     for strategy, offload in (("zero1", 1), ("zero2", 1), ("zero3", 1), ("zero3", 2)):
         yield Case(strategy, offload=offload)
+
+
+def unseen() -> Iterator[Case]:
+    """Cases that were first measured once the formulas stood, and so told how far these reached beyond `cases`."""
+    yield Case("zero2", "lora", family="qwen2", rows=3, length=96, accumulation=2)
+    yield Case("zero3", family="qwen3", rows=1, length=192)
+    yield Case("zero3", "qlora", family="mistral", rows=2, length=160, checkpointing=True)
+    yield Case("fsdp2", family="starcoder2", rows=3, length=80)
+    yield Case("fsdp2", "lora", family="qwen3", length=224, checkpointing=True)
+    yield Case("ddp", "lora", family="starcoder2", rows=1, length=200, precision="fp32")
+    yield Case("zero1", family="qwen2", rows=5, length=72)
+    yield Case("zero2", "qlora", rows=1, length=320, dropout=0.1)
+    yield Case("zero3", "lora", length=128, offload=1)
+    yield Case("zero2", rows=1, length=48, accumulation=3, offload=1)
+    yield Case("none", length=192, attention="eager")
+    yield Case("none", "lora", length=192, attention="eager")
+    yield Case("none", optimizer="adafactor")
+    yield Case("none", family="gpt2", length=128)
+    yield Case("none", family="mixtral", length=128)
+    yield Case("none", "lora", family="mixtral", length=128)
+    yield Case("none", family="qwen3_moe", length=128)
+    yield Case("zero3", family="qwen3_moe", length=128)

@@ -23,6 +23,10 @@ SMALL = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
 }
+MIXTURES: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16},
+}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "head_dim": 16}),
@@ -33,8 +37,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("starcoder2", {}),
     ("starcoder2", {"use_bias": False, "tie_word_embeddings": False}),
     ("gpt2", {"n_embd": 48, "n_head": 6, "n_layer": 3, "n_inner": 112, "n_positions": 128}),
-    ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
-    ("qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16}),
+    *MIXTURES.items(),
 ]
 
 
@@ -73,11 +76,11 @@ def test_every_known_family_is_checked() -> None:
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"], r".*\.self_attn\.[qk]_proj"])
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "starcoder2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "starcoder2", "mixtral", "qwen3_moe"])
 def test_adapters_are_counted_as_peft_has_them(tmp_path: Path, kind: str, targets: Any) -> None:
     from peft import LoraConfig, get_peft_model
 
-    built = model(kind, {})
+    built = model(kind, MIXTURES.get(kind, {}))
     built.config.save_pretrained(tmp_path)
     adapted = get_peft_model(built, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
     adapter = Adapter(kind="lora", rank=4, target_modules=targets)

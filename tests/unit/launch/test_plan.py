@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.config import check, load
+from engine.config import Run, check, load
 from launch.architecture import architecture
 from launch.command import plan as launch_plan
 from launch.fit import fits, search
@@ -220,3 +220,21 @@ assert not {{"torch", "transformers", "numpy"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_experts_under_adapters_and_shards_are_not_free(tmp_path: Path) -> None:
+    experts = {"num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "head_dim": 128}
+    (tmp_path / "config.json").write_text(json.dumps({**SEVEN, **experts, "model_type": "qwen3_moe"}))
+    tree = {"output": "runs/x", "model": {"path": str(tmp_path)}, "data": {"train": [{"path": "x.jsonl"}]}}
+
+    def tensors(**sections: dict[str, Any]) -> int:
+        run = Run.model_validate({**tree, **sections})
+        return estimate(job(run, architecture(run))).tensors
+
+    adapters = {"kind": "lora", "target_modules": ["q_proj", "v_proj"]}
+    weights = architecture(Run.model_validate(tree)).parameters
+    assert tensors(adapter={"kind": "lora"}) > 1.5 * tensors(adapter=adapters) > 1.5 * 2 * weights
+    sharded = {"strategy": "zero3", "processes": 8}
+    whole = tensors(parallel=sharded)
+    recomputed = tensors(parallel=sharded, model={"path": str(tmp_path), "activation_checkpointing": True})
+    assert whole - recomputed > weights, "half of all experts' bytes, at least"
