@@ -171,7 +171,8 @@ def _time(found: Outlook) -> Iterator[str]:
         return
     most = "at most " if found.extent.at_most else ""
     hours = found.seconds / 3600
-    text = f"  {most}{_duration(found.seconds)}, {hours * ranks:.1f} GPU-hours"
+    unit = "rank-hours" if found.run.parallel.device == "cpu" else "GPU-hours"
+    text = f"  {most}{_duration(found.seconds)}, {hours * ranks:.1f} {unit}"
     price = found.cluster.price_per_gpu_hour if found.cluster else None
     yield text + (f", price {price * hours * ranks:.2f}" if price is not None else "")
 
@@ -292,5 +293,7 @@ def _count(number: int) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{seconds / 60:.1f} min"
