@@ -6,6 +6,7 @@ A run folder holds::
     metrics.jsonl            one JSON object a logged step (`step`, `loss`, `trained_tokens`, ...) or event
     outcome.json             how the last attempt ended (`Outcome`)
     crash/rank-N.json        first error of a rank (`Crash`)
+    plan.json                bytes of tensors a rank was planned to need (`Prediction`)
     facts.json               strategy in force, versions, data facts
     checkpoints/step-NNNNNN/ with manifest.json written last
     model/ or adapter/       final weights, as `from_pretrained` takes them
@@ -25,6 +26,7 @@ from typing import Any, Literal
 RUN = "run.yaml"
 METRICS = "metrics.jsonl"
 OUTCOME = "outcome.json"
+PLAN = "plan.json"
 FACTS = "facts.json"
 CRASH = "crash"
 CHECKPOINTS = "checkpoints"
@@ -46,6 +48,15 @@ class Outcome:
     step: int
     seconds: float
     checkpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Bytes of tensors on one GPU at their most, as planned before the start; `phase` is when, `terms` what of."""
+
+    size: int
+    phase: str
+    terms: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -95,6 +106,19 @@ def read_outcome(folder: Path) -> Outcome | None:
     if not path.is_file():
         return None
     return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_prediction(folder: Path, prediction: Prediction) -> None:
+    """Leave word of what this attempt is planned to need."""
+    write_json(folder / PLAN, asdict(prediction))
+
+
+def read_prediction(folder: Path) -> Prediction | None:
+    """What the launcher planned; None where it did not."""
+    path = folder / PLAN
+    if not path.is_file():
+        return None
+    return Prediction(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_crash(folder: Path, crash: Crash) -> None:

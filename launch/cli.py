@@ -15,6 +15,10 @@ VERSION = "0.1.0"
 # Verb: (what it does, where it lives). An empty place hands the words on to `python -m engine`.
 VERBS = {
     "train": ("Fine-tune a model: print the `accelerate launch` line, then run it.", "launch.verbs:train"),
+    "plan": (
+        "Tell what a run would do and need, and whether it fits, without starting it.",
+        "launch.plan:plan",
+    ),
     "evaluate": ("Sample a benchmark's tasks, run the answers, report pass@k.", "launch.verbs:evaluate"),
     "score": ("Score samples that exist already, in the field's JSONL format.", ""),
     "compare": ("Compare two evaluations task by task: what differs, where, and whether by chance.", ""),

@@ -56,6 +56,13 @@ class LaunchPlan:
         return " ".join(assignments + [shlex.quote(word) for word in self.argv])
 
     @property
+    def script(self) -> str:
+        """The same command as a shell script, to be started in the same folder."""
+        return (
+            f"#!/usr/bin/env bash\nset -euo pipefail\ncd {shlex.quote(os.getcwd())}\nexec env {self.line}\n"
+        )
+
+    @property
     def logs(self) -> Path:
         """Where ranks' output goes."""
         return self.folder / protocol.LOGS

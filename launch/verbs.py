@@ -68,6 +68,10 @@ def start(
         return
     from launch.agent import supervise
 
+    if verb == "train":
+        from launch.outlook import leave_prediction
+
+        leave_prediction(loaded.run)
     sys.exit(supervise(launch).exit_code)
 
 

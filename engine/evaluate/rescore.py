@@ -93,6 +93,11 @@ def rescore(
     tasks = [task for task in tasks if task.id in asked]
     lacking = libraries.missing(tasks, settings.court)
     tasks = libraries.judged(tasks, lacking)
+    if lacking and out is None:
+        raise WishError(
+            f"{libraries.told(lacking)}: judged in place, their verdicts would be lost",
+            "install them, or give another folder with --out",
+        )
     answers = _answers(folder, [line for line in results if line["task_id"] not in lacking])
     by_id = {task.id: task for task in tasks}
     items = [_item(by_id[line["task_id"]], answer, asked, settings, chat=chat) for line, answer in answers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -57,8 +58,9 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
     folder = job.place.folder
     asked = {item.task.id: item.request.prompt for item in items}
     write_lines(folder / TASKS, (_task(task, asked.get(task.id, task.prompt)) for task in job.tasks))
-    write_lines(folder / RESULTS, lines)
-    write_json(folder / SUMMARY, summary.as_json())
+    written = write_lines(folder / RESULTS, lines)
+    # Whoever is stopped between the two leaves a summary that says it is not of these results.
+    write_json(folder / SUMMARY, summary.as_json() | {"results_sha256": written})
     return summary
 
 
@@ -114,13 +116,17 @@ def _seconds(job: Job, verdicts: dict[str, dict[str, Any]]) -> dict[str, float]:
     return {"generation": round(max(ranks, default=0.0), 3), "execution": round(execution, 3)}
 
 
-def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write a JSONL file so that readers see the old one or the new one, never half of it."""
+def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> str:
+    """Write a JSONL file so that readers see the old one or the new one, never half of it; its SHA-256."""
+    written = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps(record) + "\n")
+            line = json.dumps(record) + "\n"
+            file.write(line)
+            written.update(line.encode())
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+    return written.hexdigest()

@@ -133,6 +133,7 @@ def score(
     verdicts, named = _run(module, asked, answer, court, progress)
     seconds = time.monotonic() - started
     if out is not None:
+        _forget(out)
         _write(out, asked, verdicts, named)
     compared = None
     if efficiency:
@@ -167,6 +168,12 @@ def _judged(given: Sequence[Sample], lacking: Missing) -> list[Sample]:
     """The samples of tasks that lack nothing. Raises WishError where there is none."""
     libraries.judged([sample.task for sample in given], lacking)
     return [sample for sample in given if sample.task.id not in lacking]
+
+
+def _forget(out: Path) -> None:
+    """No summary of other results may stand beside new ones, should this be stopped before its end."""
+    for name in (SUMMARY, efficient.EFFICIENCY):
+        (out / name).unlink(missing_ok=True)
 
 
 def _write(out: Path, asked: Sequence[Sample], verdicts: Mapping[int, Verdict], named: Named) -> None:

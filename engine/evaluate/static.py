@@ -6,6 +6,7 @@ alone are told. Nothing is executed: a program is text here.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -128,12 +129,22 @@ def _facts(texts: Sequence[str], found: Mapping[int, list[tuple[str, str]]] | No
     )
 
 
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return True
+
+
 def _lint(ruff: str, texts: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
     """(rule, message) of each finding, by index; the rule of a text that is no Python is empty."""
     if not texts:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         for index, text in enumerate(texts):
+            if not _is_python(text):
+                continue  # what is nested without end would end the linter, and with it all the others' findings
             (Path(folder) / f"p{index}.py").write_bytes(text.encode("utf-8", "replace"))
         options = ["--isolated", "--no-cache", "--exit-zero", "--ignore-noqa", "--output-format", "json"]
         options += ["--select", RULES, "--ignore", LEFT_OUT, "--config", "lint.mccabe.max-complexity=0"]
@@ -145,7 +156,9 @@ def _lint(ruff: str, texts: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
                 f"ruff gave no findings ({done.stderr.strip()[-200:]})",
                 "leave out --static, or install another ruff",
             ) from None
-    found: dict[int, list[tuple[str, str]]] = {}
+    found: dict[int, list[tuple[str, str]]] = {
+        index: [("", "no Python")] for index, text in enumerate(texts) if not _is_python(text)
+    }
     for one in told:
         rule = "" if one["code"] in (None, "invalid-syntax") else one["code"]
         found.setdefault(int(Path(one["filename"]).stem[1:]), []).append((rule, one["message"]))

@@ -42,7 +42,8 @@ class Thinking:
         """The answer proper: what follows the thinking.
 
         Thinking opens at the start of a line, or in the prompt already, where the template does it; what is
-        closed though nothing opened it was opened there too. Tags in fenced code are the program's own.
+        closed though nothing opened it was opened there too, unless nothing follows it. Tags in fenced code are the
+        program's own.
 
         Args:
             text: the new text.
@@ -53,7 +54,7 @@ class Thinking:
         """
         closing = dict(self.pairs)
         end = next((close for opening, close in self.pairs if prompt.rstrip().endswith(opening)), None)
-        kept, rest = "", text
+        kept, rest, before = "", text, ""
         while True:
             if end is not None:
                 closed = re.search(_unquoted(re.escape(end)), rest)
@@ -62,8 +63,9 @@ class Thinking:
                 rest = rest[closed.end() :]
             tag = self._tag(kept, rest)
             if tag is None:
-                return kept + rest
+                return kept + rest if (kept + rest).strip() else before + rest
             end = closing.get(tag[0].strip())
+            before = "" if end else kept + rest[: tag.start()]
             kept = kept + rest[: tag.start()] if end else ""
             rest = rest[tag.end() :]
 
@@ -76,10 +78,11 @@ class Thinking:
 
 @lru_cache(maxsize=16)
 def _tags(pairs: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
-    """Opening tags that begin a line, closing tags that are not quoted."""
+    """Opening tags that begin a line, closing tags that neither are quoted nor stand in the middle of a sentence."""
     opening = "|".join(re.escape(pair[0]) for pair in pairs)
     closing = "|".join(re.escape(pair[1]) for pair in pairs)
-    return re.compile(rf"(?m:^)[ \t]*(?:{opening})|{_unquoted(closing)}")
+    stray = rf"(?<![\"'` \t])(?:{closing})|(?:{closing})(?![\"'`]|[ \t]+\S)"
+    return re.compile(rf"(?m:^)[ \t]*(?:{opening})|{stray}")
 
 
 def _unquoted(tags: str) -> str:

@@ -14,6 +14,9 @@ import unittest
 
 from . import codec, wire
 
+_MODULES = ("builtins", "unittest", "unittest.case", "unittest.suite", "unittest.result")
+_MARKS = ("__unittest_skip__", "__unittest_expecting_failure__")
+
 
 class Tests:
     """The program's side. Made before the program is loaded, so that what it patches afterwards is not used here."""
@@ -22,6 +25,7 @@ class Tests:
         self.channel = channel
         self.inbox = wire.Inbox()
         self.pristine = [(place, dict(vars(place))) for place in _places()]
+        self.modules = {name: sys.modules[name] for name in _MODULES}
 
     def run(self, module: types.ModuleType) -> None:
         """Do all steps; an exception of any of them is the caller's to tell."""
@@ -29,6 +33,7 @@ class Tests:
         sys.setprofile(None)
         wire.send(self.channel, b"R")
         test, calls = codec.decode(self._next())
+        sys.modules.update(self.modules)
         for place, attributes in self.pristine:
             _restore(place, attributes)
         space = dict(module.__dict__)
@@ -53,7 +58,7 @@ class Tests:
         wire.send(self.channel, b"D", self._next())
 
     def _run_case(self, case: type[unittest.TestCase], methods: list[str]) -> None:
-        result = _Records(self)
+        result = _Records(self, {method for method in methods if _is_marked(case, method)})
         unittest.TestSuite([case(method) for method in methods]).run(result)
         if result.failures:
             raise AssertionError(_last_line(result.failures[0]))
@@ -64,9 +69,11 @@ class Tests:
 class _Records(unittest.TestResult):
     """Sends a record for each test method that came to a good end."""
 
-    def __init__(self, tests: Tests) -> None:
+    def __init__(self, tests: Tests, marked: set[str]) -> None:
         super().__init__()
         self.tests = tests
+        self.marked = marked
+        """Methods that the test itself says are to be skipped, or to fail."""
         self.failfast = True
 
     def addSuccess(self, test: unittest.TestCase) -> None:
@@ -74,12 +81,24 @@ class _Records(unittest.TestResult):
         self.tests.done()
 
     def addSkip(self, test: unittest.TestCase, reason: str) -> None:
-        """The test's own wish, so as good as passed."""
-        self.tests.done()
+        """As good as passed where it is the test's own wish; a program may ask for it too."""
+        self._accept(test, f"skipped while it ran: {reason}")
 
     def addExpectedFailure(self, test: unittest.TestCase, err: object) -> None:
-        """It failed as it should."""
-        self.tests.done()
+        """It failed as it should, if the test says so."""
+        self._accept(test, "failed, and was called an expected failure while it ran")
+
+    def _accept(self, test: unittest.TestCase, trouble: str) -> None:
+        if getattr(test, "_testMethodName", None) in self.marked:
+            self.tests.done()
+        else:
+            self.failures.append((test, trouble))
+            self.stop()
+
+
+def _is_marked(case: type[unittest.TestCase], method: str) -> bool:
+    places = (case, getattr(case, method))
+    return any(getattr(place, mark, False) for place in places for mark in _MARKS)
 
 
 def _places() -> list[types.ModuleType | type]:
@@ -92,6 +111,9 @@ def _places() -> list[types.ModuleType | type]:
 
 
 def _restore(place: types.ModuleType | type, attributes: dict) -> None:
+    if place is not builtins:  # where programs may add names of their own
+        for name in [name for name in vars(place) if name not in attributes]:
+            delattr(place, name)
     for name, value in attributes.items():
         if vars(place).get(name) is not value:
             setattr(place, name, value)

@@ -17,7 +17,7 @@ from engine.checkpoint import WEIGHTS, resume, save, sync_tree
 from engine.config import Run
 from engine.dist import World
 from engine.errors import Preempted, TemperError, WishError
-from engine.track import Progress, memory_bytes
+from engine.track import Progress, memory, memory_bytes
 from engine.train.assemble import Evaluation, Job, assemble
 from engine.train.step import StepResult, take_step
 from engine.train.stop import listen
@@ -233,6 +233,7 @@ def _finish(job: Job, status: Any, saved: int, started: float) -> protocol.Outco
     checkpoint = str(job.store.path(saved)) if saved >= 0 else None
     outcome = protocol.Outcome(status, job.progress.step, time.monotonic() - started, checkpoint)
     if job.world.first:
+        _tell_memory(job)
         if status != "preempted":
             _export(job)
         protocol.write_outcome(job.run.folder, outcome)
@@ -247,6 +248,16 @@ def _finish(job: Job, status: Any, saved: int, started: float) -> protocol.Outco
             else "run the same command again to resume",
         )
     return outcome
+
+
+def _tell_memory(job: Job) -> None:
+    """The planned peak of this rank's tensors beside the measured one, which only CUDA's allocator counts."""
+    planned = protocol.read_prediction(job.run.folder)
+    if planned is None or job.world.device.type != "cuda":
+        return
+    measured = memory_bytes()
+    job.tracker.log({"event": "memory", "planned_mb": planned.size / 2**20, "measured_mb": measured / 2**20})
+    job.tracker.say(f"memory: planned {memory(planned.size)} of tensors, measured {memory(measured)}")
 
 
 def _export(job: Job) -> None:

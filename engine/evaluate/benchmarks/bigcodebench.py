@@ -65,6 +65,14 @@ def program(task: Task, completion: str) -> Program:
     return Program(opening + completion, test=task.test, together=True)
 
 
+def _tests(node: ast.ClassDef) -> bool:
+    """Whether a class is one that is run, and has something to run."""
+    methods = [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
+    return any(ast.unparse(base).endswith("TestCase") for base in node.bases) and any(
+        name.startswith("test") for name in methods
+    )
+
+
 def _task(row: Any, place: str, kind: str) -> Task:
     demand_fields(row, place, dict.fromkeys(FIELDS, str), of="BigCodeBench's format")
     solution = row["complete_prompt"] + row["canonical_solution"]
@@ -74,8 +82,11 @@ def _task(row: Any, place: str, kind: str) -> Task:
         used = third_party(solution, row["test"], named=named)
     except (SyntaxError, ValueError, TypeError, RecursionError) as error:
         raise WishError(f"{place}: its code cannot be read ({error})", "mend or remove the line") from None
-    if CASES not in {node.name for node in cases}:
-        raise WishError(f"{place}: `test` defines no class {CASES}", "give the task its unit tests")
+    if not any(node.name == CASES and _tests(node) for node in cases):
+        raise WishError(
+            f"{place}: `test` defines no class {CASES} of unittest.TestCase with a test method",
+            "give the task its unit tests",
+        )
     instruct = kind == "instruct"
     return Task(
         id=row["task_id"],

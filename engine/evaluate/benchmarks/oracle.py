@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import TemperError
+from engine.errors import TemperError, WishError
 from engine.evaluate.task import Task
 from engine.sandbox import Limits, Pool, Program
 
@@ -121,6 +121,8 @@ def check(
         tolerance: absolute, between floats; 0: 1e-6 where only floats are expected, as EvalPlus has it.
         rule: an expression over `arguments`, `got` and `wanted` that decides instead of equality.
     """
+    if not inputs:
+        raise WishError("a task has no inputs, so any program would pass it", "mend or remove its line")
     digest = hashlib.sha256(reference.encode()).hexdigest()
     head = f"# Answers are those of the reference with sha256 {digest}.\n"
     head += f'inf, nan = float("inf"), float("nan")\nINPUTS = {list(inputs)!r}\nTOLERANCE = {tolerance!r}\n'

@@ -8,16 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
-from math import isclose
+from math import isclose, isinf
 
 from engine.evaluate.task import Run, Steps, Task
 from engine.sandbox import Call, Program, Verdict
 
 RELATIVE = ABSOLUTE = 1e-6
 """How far a printed number may be off where `floats` compares."""
+EXACT_DIGITS = 15
+"""A float holds integers of so many digits; a longer one is compared as it is written."""
 SHOWN = 60
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
+_CALLED = "...: "
+"""What stands in a detail between a call too long to be shown and what came of it."""
 _ASK_CHECKER = """import json as _json
 _verdict = check(*_json.loads({given!r}))
 if not isinstance(_verdict, bool):
@@ -30,6 +34,11 @@ def printed(task: Task, program: Program, run: Run) -> Steps:
     verdict = yield replace(program, stdin=run.stdin.encode())
     if not verdict.passed:
         return verdict
+    most = task.output_kb * 1024
+    if (
+        len(verdict.stdout.encode("utf-8", "surrogatepass")) > most - 4
+    ):  # what is kept may be cut inside a character
+        return replace(verdict, name="output_limit", detail=f"printed more than {task.output_kb} kB")
     if task.checker:
         return (yield from _checked(task.checker, run, verdict))
     if COMPARISONS[task.comparison](verdict.stdout, run.expected):
@@ -57,23 +66,27 @@ def judge(task: Task, program: Program, single: Callable[[Task, Program, Run], S
 
 def room(task_runs: Sequence[Run]) -> int:
     """The kB a right answer may print: twice the longest that is wanted."""
-    largest = max((len(run.expected) for run in task_runs), default=0)
+    largest = max((len(run.expected.encode("utf-8", "surrogatepass")) for run in task_runs), default=0)
     return max(64, 2 * largest // 1024 + 1)
 
 
 def _checked(checker: str, run: Run, verdict: Verdict) -> Steps:
     """What a checker says of a run that came to its end: it runs as a program of its own and only its value counts.
 
-    A checker that fails is the task's fault, so the program is neither passed nor blamed.
+    A checker reads what a stranger printed: one that fails at it has not accepted it. One that cannot be loaded says
+    nothing of any program, and none is blamed.
     """
     given = json.dumps([run.stdin, verdict.stdout, run.expected])
     said = yield Program(checker, calls=(Call(_ASK_CHECKER.format(given=given), True),))
     if said.passed:
         return verdict
+    called, _, fault = said.detail.rpartition(_CALLED)
+    if said.name == "infra" or not called:
+        return replace(verdict, name="infra", detail=f"the task's checker cannot be loaded ({said.detail})")
     if said.name == "wrong":
         return replace(verdict, name="wrong", detail=f"the checker refuses {_shown(verdict.stdout)}")
-    fault = said.detail.split("...: ", 1)[-1]  # what is called is the checker, whatever its text
-    return replace(verdict, name="infra", detail=f"the task's checker failed: {said.name} ({fault})")
+    told = f"the task's checker failed at {_shown(verdict.stdout)}: {said.name} ({fault})"
+    return replace(verdict, name="wrong", detail=told)
 
 
 def exact(printed: str, wanted: str) -> bool:
@@ -130,10 +143,14 @@ def _close(ours: str, theirs: str, relative: float = RELATIVE, absolute: float =
     if ours == theirs:
         return True
     try:
-        if _INTEGER.fullmatch(ours) and _INTEGER.fullmatch(theirs):
+        if _INTEGER.fullmatch(theirs) and (_INTEGER.fullmatch(ours) or len(theirs) > EXACT_DIGITS):
             return Decimal(ours) == Decimal(theirs)
-        return isclose(float(ours), float(theirs), rel_tol=relative, abs_tol=absolute)
-    except ValueError:  # nan is close to nothing
+        mine, wanted = float(ours), float(theirs)
+        # 1e999 is as far from a number of a thousand digits as 7 is, whatever a float makes of the two
+        if isinf(mine) or isinf(wanted):
+            return mine == wanted and ours.strip("+-").isalpha() and theirs.strip("+-").isalpha()
+        return isclose(mine, wanted, rel_tol=relative, abs_tol=absolute)
+    except (ValueError, ArithmeticError):  # nan is close to nothing
         return False
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.task import Steps, Task
 from engine.sandbox import Program
+
+TOO_DEEP = (RecursionError, MemoryError, SyntaxError)
+"""What Python's parser raises for code that is none, or is nested without end."""
 
 
 def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str) -> list[Task]:
@@ -25,7 +28,11 @@ def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str
         WishError: an id was seen before, or there is no task.
     """
     tasks: dict[str, Task] = {}
-    for place, task in found:
+    for place, task in _readable(found, source):
+        if not (task.id + task.group).isprintable():
+            raise WishError(
+                f"{place}: task_id {task.id!r} or its group holds characters that do not print", "rename it"
+            )
         if task.id in tasks:
             raise WishError(
                 f"{place}: task_id {task.id!r} was seen before", "give each task an id of its own"
@@ -36,6 +43,22 @@ def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str
     if not tasks:
         raise WishError(f"{source} holds no task", "name another file or split")
     return list(tasks.values())
+
+
+def _readable(found: Iterable[tuple[str, Task]], source: str) -> Iterator[tuple[str, Task]]:
+    """Each task; a row of a shape that nobody foresaw is a sentence too."""
+    last = "its start"
+    try:
+        for place, task in found:
+            for run in task.runs:
+                run.stdin.encode()  # what no program can be given is not found out in the middle of a judgement
+            yield place, task
+            last = place
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, *TOO_DEEP) as error:
+        raise WishError(
+            f"{source}: the row after {last} is not one of this benchmark ({type(error).__name__}: {str(error)[:200]})",
+            "mend or remove it",
+        ) from error
 
 
 def tasks_file(source: str | None, split: str, *, name: str, where: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import compress
-from math import comb, gcd, lcm
+from math import gcd, lcm
 from typing import Any
 
 from engine.evaluate.passk import bootstrap, wilson
@@ -95,7 +95,10 @@ def mcnemar(gained: int, lost: int) -> float:
         lost: tasks that only A solves.
     """
     changed = gained + lost
-    tail = sum(comb(changed, count) for count in range(min(gained, lost) + 1))
+    tail = ways = 1
+    for count in range(min(gained, lost)):
+        ways = ways * (changed - count) // (count + 1)
+        tail += ways
     return min(1.0, 2 * tail / 2**changed)
 
 

@@ -34,7 +34,9 @@ def as_text(found: Comparison) -> str:
 def as_markdown(found: Comparison) -> str:
     """The same for a pull request."""
     parts = [
-        table(part.head, part.rows) if isinstance(part, Grid) else plain(visible(part))
+        table(part.head, [tuple(map(visible, row)) for row in part.rows])
+        if isinstance(part, Grid)
+        else plain(visible(part))
         for part in _parts(found)
     ]
     return "\n\n".join(parts)

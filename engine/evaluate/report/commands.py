@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from engine.errors import WishError
+from engine.evaluate import damage
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -27,16 +28,18 @@ def report(
     from engine.evaluate.report import gather, summarise, write
     from engine.evaluate.report.markdown import write_markdown
 
-    stages = gather(runs)
-    with _writing(out):
+    names = ", ".join(map(str, runs))
+    with damage.told(names):
+        stages = gather(runs)
+    with _writing(out), damage.told(names):
         write(stages, out, title=title)
     click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB, {len(stages)} runs")
     if summary is not None:
-        with _writing(summary):
+        with _writing(summary), damage.told(names):
             summarise(stages, summary)
         click.echo(str(summary))
     if markdown is not None:
-        with _writing(markdown):
+        with _writing(markdown), damage.told(names):
             write_markdown(stages, markdown, title=title)
         click.echo(str(markdown))
 
@@ -62,7 +65,8 @@ def card(run: Path, out: Path, license_name: str | None) -> None:
     """Write the model card of a run whose result was judged."""
     from engine.evaluate.report.card import card as write_card
 
-    text = write_card(run, license_name=license_name)
+    with damage.told(str(run)):
+        text = write_card(run, license_name=license_name)
     with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8", errors="replace")

@@ -80,17 +80,22 @@ def read_judged(folder: Path) -> Judged:
     lacking = [name for name in NEEDED if name not in summary]
     if lacking:
         raise ValueError(f"{SUMMARY} has no {lacking[0]}")
+    hashes = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (RESULTS, SUMMARY, TASKS)
+        if (folder / name).is_file()
+    }
+    if summary.get("results_sha256", hashes.get(RESULTS)) != hashes.get(RESULTS):
+        raise ValueError(
+            f"{SUMMARY} is not of the {RESULTS} beside it: whoever wrote them was stopped, run it again"
+        )
     return Judged(
         name=folder.name,
         summary=summary,
         tasks=tasks,
         results=results,
         missing=tuple(_missing(folder, results)),
-        hashes={
-            name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            for name in (RESULTS, SUMMARY, TASKS)
-            if (folder / name).is_file()
-        },
+        hashes=hashes,
         ratios=tuple(journal.read(folder / EFFICIENCY)),
     )
 

@@ -297,6 +297,10 @@ def test_a_pickle_is_read_and_never_loaded(
         ("floats", "1000000001", "1000000000", False),
         ("floats", "1000000001.0", "1000000000", True),
         ("floats", "007", "7", True),
+        ("floats", "inf", "1" + "0" * 400, False),
+        ("floats", "1e999", "1" + "0" * 400, False),
+        ("floats", "1" + "0" * 399 + "1.5", "1" + "0" * 400, False),
+        ("floats", "inf", "Infinity", True),
     ],
 )
 def test_comparisons(comparison: str, printed: str, wanted: str, passes: bool) -> None:
@@ -333,3 +337,28 @@ def test_a_zipped_file_that_breaks_off_is_said(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(json.dumps(codecontests()).encode())[:-20])
     with pytest.raises(WishError, match="cannot read"):
         find("codecontests").load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("apps", {"input_output": "5"}),
+        ("apps", {"input_output": "null"}),
+        ("apps", {"solutions": "5"}),
+        ("codecontests", {"time_limit": 5}),
+        ("codecontests", {"solutions": 5}),
+        ("livecodebench", {"metadata": "[]"}),
+        ("livecodebench", {"metadata": "5"}),
+    ],
+)
+def test_a_row_of_another_shape_is_a_sentence(name: str, row: dict[str, Any], tmp_path: Path) -> None:
+    whole = {"apps": apps(tests={}), "codecontests": codecontests(), "livecodebench": livecodebench()}[name]
+    with pytest.raises(WishError):
+        find(name).load(write(tmp_path / "t.jsonl", whole | row))
+
+
+def test_an_answer_too_long_to_be_kept_whole_is_no_right_one(tmp_path: Path) -> None:
+    tests = {"stdin": "", "stdout": "yes"}
+    source = write(tmp_path / "t.jsonl", {"task_id": "t/1", "prompt": "# Print yes.\n", "tests": [tests]})
+    found = judged("custom", source, "print('yes')", "print('yes' + ' ' * 70000 + 'garbage')")
+    assert names(found) == ["passed", "output_limit"]

@@ -166,20 +166,24 @@ def test_a_checker_decides_where_many_answers_are_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("checker", "said"),
+    ("checker", "said", "name"),
     [
-        ("def check(stdin, printed, expected):\n    return int(printed) > 0", "ValueError"),
-        ("def check(stdin, printed, expected):\n    pass", "check gave None, neither True nor False"),
-        ("def check(stdin, printed, expected):\n    while True: pass", "cpu_limit"),
-        ("import nothing_like_it\ndef check(stdin, printed, expected): return True", "ModuleNotFoundError"),
+        ("def check(stdin, printed, expected):\n    return int(printed) > 0", "ValueError", "wrong"),
+        ("def check(stdin, printed, expected):\n    pass", "gave None, neither True nor False", "wrong"),
+        ("def check(stdin, printed, expected):\n    while True: pass", "cpu_limit", "wrong"),
+        (
+            "import nothing_like_it\ndef check(stdin, printed, expected): return True",
+            "nothing_like_it",
+            "infra",
+        ),
     ],
 )
-def test_a_checker_that_fails_neither_passes_nor_blames_the_program(
-    checker: str, said: str, tmp_path: Path
+def test_a_checker_that_fails_at_an_output_refuses_it_and_one_that_cannot_be_loaded_blames_nobody(
+    checker: str, said: str, name: str, tmp_path: Path
 ) -> None:
     (task,) = CUSTOM.load(write(tmp_path / "t.jsonl", {**FACTORS, "checker": checker}))
     trial = (task, CUSTOM.program(task, "print('x')"))
     terms = Court(limits=Limits(cpu_seconds=0.3))
     ((_, verdict),) = judging.judge(CUSTOM, 1, lambda index: trial, terms)
-    assert verdict.name == "infra" and verdict.detail.startswith("run 1 of 2: the task's checker failed")
+    assert verdict.name == name and verdict.detail.startswith("run 1 of 2: the task's checker"), verdict
     assert said in verdict.detail

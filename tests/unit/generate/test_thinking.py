@@ -38,6 +38,8 @@ def test_every_known_pair(opening: str, closing: str) -> None:
         ("```html\n<think>\n```\nyes", "```html\n<think>\n```\nyes"),
         ('Use `</think>` or "</think>" or a <think> in a line.', None),
         ("</think>", ""),
+        (f"{FENCED}\n</think>\n", f"{FENCED}\n\n"),  # what nothing follows has closed nothing
+        (f"{FENCED}The tag </think> closes.", f"{FENCED}The tag </think> closes."),
         ("<plan>no tag of these</plan>yes", "<plan>no tag of these</plan>yes"),
     ],
 )

@@ -35,6 +35,7 @@ def test_help_names_every_verb() -> None:
     assert done.returncode == 0
     for verb in (
         "train",
+        "plan",
         "evaluate",
         "score",
         "compare",

@@ -77,6 +77,27 @@ def test_no_forgery_passes(best: Pool, name: str, test: str) -> None:
     assert best.run(together(ADDS, test), QUICK).passed
 
 
+NINE = (
+    "import unittest\nclass TestNine(unittest.TestCase):\n  def test_nine(self): self.assertEqual(f(3), 9)\n"
+)
+SKIPS = {
+    "skips while it is called": "import unittest\ndef f(x): raise unittest.SkipTest('x')",
+    "marks all cases as skipped": "import unittest\nunittest.TestCase.__unittest_skip__ = True\ndef f(x): return 1",
+    "expects all to fail": "import unittest\nunittest.TestCase.__unittest_expecting_failure__ = True\ndef f(x): return 1",
+    "expects it when it is called": "import unittest\ndef f(x):\n  unittest.TestCase.__unittest_expecting_failure__ = True\n  return 1",
+    "takes the asserts away": "import unittest\nunittest.TestCase.__getattribute__ = lambda s, n: (lambda *a, **k: None) if n.startswith('assert') else object.__getattribute__(s, n)\ndef f(x): return 1",
+    "makes no cases": "import unittest\nunittest.TestCase.__new__ = lambda c, m: (lambda r: r.addSuccess(None))\ndef f(x): return 1",
+    "is another unittest": "import sys, types\nm = types.ModuleType('unittest')\nclass T:\n  def __init__(s, n): pass\n  def __call__(s, r): r.addSuccess(s)\n  def countTestCases(s): return 1\nm.TestCase = T\nsys.modules['unittest'] = m\ndef f(x): return 1",
+}
+
+
+@pytest.mark.parametrize("name", SKIPS)
+def test_only_the_test_itself_may_skip(best: Pool, name: str) -> None:
+    assert best.run(together("def f(x): return x * x", NINE), QUICK).passed
+    verdict = best.run(together(SKIPS[name], NINE), QUICK)
+    assert not verdict.passed and verdict.name != "infra", verdict
+
+
 def test_a_test_that_is_no_python_is_refused(best: Pool) -> None:
     with pytest.raises(WishError, match="not Python"):
         best.run(together("x = 1", "assert ("), QUICK)

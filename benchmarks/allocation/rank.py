@@ -1,0 +1,125 @@
+"""One rank of a case: the real engine, the real step, and the bytes it takes, by MemTracker or by the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from allocation.case import GATHERED, PREFETCHED, REDUCE, Case
+from allocation.ledger import Ledger
+from engine import dist
+from engine.config import Run
+from engine.data import Batch
+from engine.model import adapt, load_model
+from engine.train import take_step
+from engine.train.assemble import ENGINES
+from engine.train.objective import next_token_loss
+
+STEPS = 3
+
+
+def measure(case: Case, models: Path, tracker: str, rank: int, port: int) -> int:
+    """Peak bytes of three steps on this rank; the first makes the optimizer's state. Setting up is left out.
+
+    Args:
+        case: what to run.
+        models: folder of the families' model folders.
+        tracker: `ledger` or `memtracker`.
+        rank: this rank.
+        port: where the ranks meet.
+    """
+    if case.ranks > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        os.environ |= {"WORLD_SIZE": str(case.ranks), "LOCAL_WORLD_SIZE": str(case.ranks)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    _small_buckets()
+    run = case.run(models)
+    world = dist.start(run)
+    ledger = Ledger()
+    with ledger if tracker == "ledger" else contextlib.nullcontext():
+        engine = ENGINES[case.strategy](adapt(load_model(run, world.device), run), run, world)
+        engine.module.train()
+        job = _job(run, world, engine)
+        if tracker == "memtracker":
+            return _by_memtracker(job)
+        take_step(job, log=True, asked_to_stop=False)
+        ledger.restart()
+        for _ in range(STEPS - 1):
+            take_step(job, log=True, asked_to_stop=False)
+        return ledger.peak
+
+
+class _Tracker(MemTracker):
+    """MemTracker that takes frozen weights as well: it would hook a gradient on each, which only tells kinds apart."""
+
+    def _track_module_params_and_buffers(
+        self, module: torch.nn.Module, install_grad_hooks: bool = True
+    ) -> tuple[int, int]:
+        return super()._track_module_params_and_buffers(module, install_grad_hooks=False)
+
+
+def _by_memtracker(job: Any) -> int:
+    """Peak of the second step and those after it; MemTracker wants to be told that a new forward begins."""
+    take_step(job, log=True, asked_to_stop=False)
+    tracker = _Tracker()
+    masters = getattr(job.engine, "masters", [])
+    tracker.track_external(job.engine.module, job.engine.optimizer, *masters)
+
+    def objective(*args: Any) -> torch.Tensor:
+        tracker.reset_mod_stats()
+        return next_token_loss(*args)
+
+    job.objective = objective
+    with tracker:
+        for _ in range(STEPS - 1):
+            take_step(job, log=True, asked_to_stop=False)
+    return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
+
+
+def _job(run: Run, world: dist.World, engine: Any) -> Any:
+    """As much of a job as a step looks at; every token is trained, each row holds two samples."""
+    assert run.data is not None
+    rows, length = run.train.micro_batch, run.data.max_length
+    half = length // 2
+    positions = torch.cat([torch.arange(half), torch.arange(length - half)]).repeat(rows, 1)
+
+    def micro_batches(step: int) -> list[Batch]:
+        made = []
+        for number in range(run.train.global_batch // (rows * world.size)):
+            generator = torch.Generator().manual_seed(1000 * step + 10 * number + world.rank)
+            ids = torch.randint(1024, (rows, length), generator=generator)
+            made.append(Batch(ids, ids.clone(), positions.clone(), (), rows * length))
+        return made
+
+    return SimpleNamespace(
+        run=run,
+        world=world,
+        engine=engine,
+        objective=next_token_loss,
+        where=SimpleNamespace(phase="", step=0),
+        loader=SimpleNamespace(micro_batches=micro_batches),
+        progress=SimpleNamespace(step=0),
+        steps=STEPS,
+    )
+
+
+def _small_buckets() -> None:
+    """DeepSpeed's buckets in proportion to the model."""
+    whole = dist.deepspeed_settings
+
+    def small(run: Run, world_size: int, *, cpu: bool | None = None) -> dict[str, Any]:
+        settings = whole(run, world_size, cpu=cpu)
+        zero = settings["zero_optimization"]
+        zero |= {"reduce_bucket_size": REDUCE, "allgather_bucket_size": 2 * REDUCE}
+        if run.parallel.strategy == "zero3":
+            zero |= {"stage3_max_live_parameters": GATHERED, "stage3_prefetch_bucket_size": PREFETCHED}
+            zero |= {"stage3_max_reuse_distance": GATHERED}
+        return settings
+
+    dist.deepspeed_settings = small

@@ -1,0 +1,116 @@
+"""What would have to change for a run to fit: settings that leave its result alone, tried and ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import yaml
+
+from engine.config import Run, check
+from launch.architecture import Architecture
+from launch.cost import pace
+from launch.hardware import Cluster
+from launch.memory import GIB, Memory, estimate
+from launch.states import job
+
+STRATEGIES = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp2")
+METHODS = ("full", "lora", "qlora")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A way to run: overrides (dotted key to value), what it needs, and how fast it would be (an estimate)."""
+
+    overrides: tuple[tuple[str, Any], ...]
+    memory: Memory
+    tokens_per_second: float
+
+    @property
+    def words(self) -> str:
+        """As options of the command line."""
+        return " ".join(f"--set {key}={_plain(value)}" for key, value in self.overrides)
+
+    @property
+    def yaml(self) -> str:
+        """As a part of a run file."""
+        tree: dict[str, dict[str, Any]] = {}
+        for key, value in self.overrides:
+            section, _, name = key.partition(".")
+            tree.setdefault(section, {})[name] = value
+        return yaml.safe_dump(tree, sort_keys=False) if tree else ""
+
+
+def fits(memory: Memory, cluster: Cluster, ranks: int) -> bool:
+    """Whether a GPU, and the host where its size is known, hold what `ranks` of them need."""
+    here = min(ranks, cluster.gpus_per_node)
+    roomy = cluster.host_memory_gib is None or memory.host * here <= cluster.host_memory_gib * GIB
+    return memory.total <= cluster.gpu.memory_gib * GIB and roomy
+
+
+def search(run: Run, model: Architecture, cluster: Cluster) -> list[Change]:
+    """Every way to run that fits and leaves the result as it is, the fastest first.
+
+    Tried: strategy, offload, rows at a time, activation checkpointing. Global batch, length and precision stay.
+    """
+    ranks = run.parallel.processes
+    found = [
+        Change(_difference(run, one), memory, pace(work, cluster).tokens_per_second)
+        for one in _variants(run)
+        if fits(memory := estimate(work := job(one, model)), cluster, ranks)
+    ]
+    return sorted(found, key=lambda change: (-change.tokens_per_second, len(change.overrides)))
+
+
+def nearest(changes: list[Change]) -> list[Change]:
+    """The same, the fewest changes first; of those with the same keys the fastest alone."""
+    best: dict[tuple[str, ...], Change] = {}
+    for change in changes:
+        best.setdefault(tuple(key for key, _ in change.overrides), change)
+    return sorted(best.values(), key=lambda change: (len(change.overrides), -change.tokens_per_second))
+
+
+def _variants(run: Run) -> Iterator[Run]:
+    ranks = run.parallel.processes
+    share = run.train.global_batch // ranks
+    sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64, 128) if rows <= share and share % rows == 0]
+    sizes += [run.train.micro_batch] if run.train.micro_batch not in sizes else []
+    strategies: tuple[str, ...] = (
+        ("none",) if ranks == 1 and run.parallel.strategy == "none" else STRATEGIES[1:]
+    )
+    if ranks == 1 and run.parallel.strategy == "none":
+        strategies += ("zero2", "zero3")
+    for strategy, offload, checkpointing, rows in product(strategies, range(3), (False, True), sizes):
+        if offload and not strategy.startswith("zero") or offload == 2 and strategy != "zero3":
+            continue
+        parallel = {"strategy": strategy, "offload_optimizer": offload > 0, "offload_parameters": offload > 1}
+        one = run.model_copy(
+            update={
+                "parallel": run.parallel.model_copy(update=parallel),
+                "model": run.model.model_copy(update={"activation_checkpointing": checkpointing}),
+                "train": run.train.model_copy(update={"micro_batch": rows}),
+            }
+        )
+        if not check(one):
+            yield one
+
+
+def _difference(run: Run, other: Run) -> tuple[tuple[str, Any], ...]:
+    keys = (
+        ("parallel", "strategy"),
+        ("parallel", "offload_optimizer"),
+        ("parallel", "offload_parameters"),
+        ("train", "micro_batch"),
+        ("model", "activation_checkpointing"),
+    )
+    pairs = (
+        (f"{section}.{key}", getattr(getattr(run, section), key), getattr(getattr(other, section), key))
+        for section, key in keys
+    )
+    return tuple((key, new) for key, old, new in pairs if old != new)
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,83 @@
+"""What a run is planned to need is left in its folder, and told beside what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine import protocol
+from engine.config import Run
+from engine.config.sections import Track
+from engine.track import Tracker, read
+from engine.train.loop import _tell_memory
+from launch.architecture import architecture
+from launch.memory import estimate
+from launch.outlook import checkpoint_bytes, leave_prediction
+from launch.states import job
+
+ROOT = Path(__file__).parents[3]
+TINY = ROOT / "configs" / "tiny" / "base"
+
+
+def wish(tmp_path: Path, **sections: dict[str, Any]) -> Run:
+    tree = {
+        "output": str(tmp_path / "run"),
+        "model": {"path": str(TINY)},
+        "data": {"train": [{"path": "x.jsonl"}]},
+    }
+    return Run.model_validate({**tree, "parallel": {"device": "cuda"}, **sections})
+
+
+def test_the_prediction_is_the_plan(tmp_path: Path) -> None:
+    run = wish(tmp_path)
+    leave_prediction(run)
+    left = protocol.read_prediction(run.folder)
+    memory = estimate(job(run, architecture(run)))
+    assert left is not None and left.size == memory.tensors == sum(left.terms.values())
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{"parallel": {"device": "cpu"}}, {"model": {"path": "org/unheard-of"}}],
+    ids=["cpu ranks", "a model that is not here"],
+)
+def test_no_prediction_is_left_where_there_is_none(tmp_path: Path, sections: dict[str, Any]) -> None:
+    leave_prediction(wish(tmp_path))
+    run = wish(tmp_path, **sections)
+    leave_prediction(run)
+    assert protocol.read_prediction(run.folder) is None, "an older one must not be taken for this attempt's"
+
+
+def test_planned_and_measured_stand_side_by_side(tmp_path: Path) -> None:
+    run = wish(tmp_path)
+    leave_prediction(run)
+    for device in ("cpu", "cuda"):
+        world = SimpleNamespace(device=SimpleNamespace(type=device))
+        with Tracker(run.folder, Track(live="no")) as tracker:
+            _tell_memory(SimpleNamespace(run=run, world=world, tracker=tracker))  # type: ignore[arg-type]
+    records = read(run.folder / protocol.METRICS)
+    assert [record["event"] for record in records] == ["memory"], "CPU ranks have nothing to compare"
+    planned = json.loads((run.folder / protocol.PLAN).read_text())["size"]
+    assert records[0]["planned_mb"] == planned / 2**20 and records[0]["measured_mb"] > 0
+
+
+def test_a_checkpoint_is_as_large_as_planned(tmp_path: Path) -> None:
+    import torch
+
+    from engine.model import load_model
+    from engine.train.replica import Replica
+
+    run = wish(tmp_path, parallel={"device": "cpu"})
+    world: Any = SimpleNamespace(first=True, size=1, device=torch.device("cpu"))
+    replica = Replica(load_model(run, world.device), run, world)
+    for master in replica.masters:
+        master.grad = torch.ones_like(master)
+    replica.optimizer.step()
+    replica.save(tmp_path)
+    weights = sum(tensor.nbytes for tensor in replica.weights(every_rank=True).values())
+    written = (tmp_path / "replica.pt").stat().st_size + weights
+    assert checkpoint_bytes(run, architecture(run)) == pytest.approx(written, rel=0.02)

@@ -1,0 +1,240 @@
+"""`temper plan` from the command line: what is printed is what is run, what does not fit is told with a way out."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.config import Run, check, load
+from launch.architecture import architecture
+from launch.command import plan as launch_plan
+from launch.fit import fits, search
+from launch.hardware import cluster
+from launch.memory import GIB, estimate
+from launch.states import job
+
+ROOT = Path(__file__).parents[3]
+SEVEN = {
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "max_position_embeddings": 32768,
+}
+
+
+def temper(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "launch", *words], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    """A full fine-tune of a 7B model on four ranks."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(SEVEN))
+    tree = {
+        "output": str(tmp_path / "run"),
+        "model": {"path": str(tmp_path / "model")},
+        "data": {"train": [{"path": str(tmp_path / "rows.jsonl")}], "max_length": 2048},
+        "train": {"global_batch": 32, "micro_batch": 2},
+        "parallel": {"strategy": "zero2", "processes": 4, "device": "cuda"},
+    }
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 100)
+    return file
+
+
+def data(*words: str) -> tuple[int, Any]:
+    done = temper("plan", *words, "--json")
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_what_is_printed_is_what_is_run(run_file: Path) -> None:
+    words = (str(run_file), "--set", "seed=3", "--processes", "4")
+    line = temper("train", *words, "--dry-run").stdout.strip()
+    assert line in [text.strip() for text in temper("plan", *words).stdout.splitlines()]
+    script = temper("plan", *words, "--script").stdout
+    assert script.splitlines()[-1] == f"exec env {line}"
+    _, found = data(*words)
+    made = launch_plan(
+        load(run_file, ["seed=3"]).run, "train", str(run_file), ("seed=3", "parallel.processes=4")
+    )
+    assert found["command"]["argv"] == list(made.argv)
+    assert found["command"]["environment"] == dict(made.environment)
+
+
+def test_the_script_is_a_shell_script(run_file: Path) -> None:
+    script = temper("plan", str(run_file), "--script").stdout
+    # With `env` alone in place of the launcher, the shell prints the variables it was told to set.
+    harmless = script.replace("accelerate launch", "env #")
+    done = subprocess.run(["bash", "-c", harmless], capture_output=True, text=True, check=True)
+    assert "PET_SHUTDOWN_TIMEOUT=300" in done.stdout.splitlines()
+
+
+def test_what_does_not_fit_ends_with_three_and_a_way_out(run_file: Path) -> None:
+    done = temper("plan", str(run_file), "--on", "4xl4")
+    assert done.returncode == 3 and "it does not fit" in done.stdout and done.stderr == ""
+    code, found = data(str(run_file), "--on", "4xh100", "--set", "train.micro_batch=8")
+    assert code == 3 and found["fits"] is False
+    change = found["changes"][0]
+    again, found = data(str(run_file), "--on", "4xh100", "--set", "train.micro_batch=8",
+                        *[f"--set={key}={json.dumps(value)}" for key, value in change.items()])  # fmt: skip
+    assert again == 0 and found["fits"] is True
+
+
+def test_fit_proposes_overrides_that_are_taken(run_file: Path, tmp_path: Path) -> None:
+    done = temper("plan", str(run_file), "--on", "4xh100", "--set", "train.micro_batch=8", "--fit")
+    assert done.returncode == 0
+    tree = yaml.safe_load(run_file.read_text())
+    for section, values in yaml.safe_load(done.stdout).items():
+        tree[section] = tree.get(section, {}) | values
+    better = tmp_path / "better.yaml"
+    better.write_text(yaml.safe_dump(tree))
+    assert temper("plan", str(better), "--on", "4xh100").returncode == 0
+
+
+def test_fit_that_finds_nothing_says_so(run_file: Path) -> None:
+    done = temper("plan", str(run_file), "--on", "4xt4", "--fit", "--set", "parallel.precision=fp16",
+                  "--set", "data.max_length=32768")  # fmt: skip
+    assert done.returncode == 3 and "nothing fits" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--on", "8xh10"], "did you mean h100"),
+        (["--on", "2xh100"], "use --processes 2"),
+        (["--on", "4xt4"], "use parallel.precision fp16"),
+        (["--on", "4xh100", "--set", "parallel.device=cpu"], "leave --on out"),
+        (["--fit"], "add --on"),
+        (["--model-config", "/no/such/config.json"], "no model folder"),
+        (["--measured", "/no/such/run"], "holds no records"),
+        (["--set", "train.global_batch=10"], "not divisible"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_one_sentence(run_file: Path, words: list[str], told: str) -> None:
+    done = temper("plan", str(run_file), *words)
+    assert done.returncode == 2 and told in done.stderr
+    assert done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_rows_and_steps_are_told_where_they_can_be_known(run_file: Path) -> None:
+    extent = data(str(run_file))[1]["extent"]
+    assert (extent["rows"], extent["steps"], extent["at_most"]) == (100, 4, True)
+    assert extent["tokens"] == 100 * 2048
+    assert data(str(run_file), "--set", "train.steps=7")[1]["extent"]["steps"] == 7
+    assert data(str(run_file), "--set", "data.train=[{path: org/name}]")[1]["extent"]["steps"] is None
+
+
+def test_terms_add_up_and_name_the_largest(run_file: Path) -> None:
+    memory = data(str(run_file), "--on", "4xh100")[1]["memory"]
+    assert sum(memory["terms"].values()) == memory["tensors"] == max(memory["phases"].values())
+    assert memory["total"] == memory["tensors"] + memory["context"] + memory["margin"]
+    assert memory["terms"][memory["binding"]] == max(memory["terms"].values())
+
+
+def test_a_past_run_replaces_the_estimate(run_file: Path, tmp_path: Path) -> None:
+    past = tmp_path / "past"
+    past.mkdir()
+    facts = {
+        "world_size": 4,
+        "adapter": "full",
+        "device": "cuda",
+        "strategy": "ZeRO-2 over 4 ranks (nccl), 25% here",
+    }
+    (past / "facts.json").write_text(json.dumps(facts))
+    lines = [
+        {"step": step, "tokens_per_second": speed, "memory_mb": 61440.0}
+        for step, speed in enumerate([1, 900, 1000, 1100])
+    ]
+    (past / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = data(str(run_file), "--on", "4xh100", "--measured", str(past))[1]
+    assert found["pace"]["measured"] and found["pace"]["tokens_per_second"] == 1000
+    assert found["seconds"] == pytest.approx(100 * 2048 / 1000)
+    other = temper("plan", str(run_file), "--measured", str(past), "--set", "parallel.strategy=zero3")
+    assert other.returncode == 2 and "holds no records" in other.stderr
+
+
+def test_time_is_told_as_an_estimate_with_its_price(run_file: Path, tmp_path: Path) -> None:
+    place = tmp_path / "c.yaml"
+    place.write_text("kind: local\ngpus_per_node: 4\ngpu: h100\nprice_per_gpu_hour: 2.5\n")
+    text = temper("plan", str(run_file), "--on", str(place), "--set", "train.steps=100000").stdout
+    told = re.search(r"time \(an estimate.*?([\d.]+) GPU-hours, price ([\d.]+)", text, re.DOTALL)
+    assert told and float(told[2]) == pytest.approx(2.5 * float(told[1]), rel=0.01)
+    unknown = temper("plan", str(run_file), "--on", "4xh100", "--set", "data.train=[{path: org/name}]").stdout
+    assert "for each million tokens" in unknown
+
+
+def test_every_way_that_is_proposed_is_allowed_and_fits(run_file: Path) -> None:
+    run = load(run_file).run
+    model, place = architecture(run), cluster("4xa100-40gb")
+    changes = search(run, model, place)
+    assert changes, "a 7B model can be trained on four A100 of 40 GB with offload"
+    speeds = [change.tokens_per_second for change in changes]
+    assert speeds == sorted(speeds, reverse=True)
+    for change in changes:
+        tried = load(run_file, [f"{key}={json.dumps(value)}" for key, value in change.overrides]).run
+        assert check(tried) == []
+        assert estimate(job(tried, model)) == change.memory and fits(change.memory, place, 4)
+
+
+def test_more_of_anything_needs_no_less(run_file: Path) -> None:
+    run = load(run_file).run
+    model = architecture(run)
+
+    def total(*overrides: str) -> float:
+        return estimate(job(load(run_file, list(overrides)).run, model)).total / GIB
+
+    small = ["train.micro_batch=1"]
+    assert total(*small) < total("train.micro_batch=2") < total("train.micro_batch=4")
+    assert total("data.max_length=1024") < total("data.max_length=4096")
+    assert total("model.activation_checkpointing=true", "train.micro_batch=8") < total("train.micro_batch=8")
+    stages = [total(f"parallel.strategy={name}", *small) for name in ("ddp", "zero1", "zero2", "zero3")]
+    assert stages == sorted(stages, reverse=True)
+    kinds = [total(f"adapter.kind={kind}", *small) for kind in ("full", "lora", "qlora")]
+    assert kinds == sorted(kinds, reverse=True)
+    offload = total("parallel.offload_optimizer=true", "parallel.strategy=zero3", *small)
+    assert offload < total("parallel.strategy=zero3", *small)
+
+
+def test_plan_does_not_import_torch(run_file: Path) -> None:
+    checked = f"""
+import sys
+from launch.cli import temper
+try:
+    temper(["plan", {str(run_file)!r}, "--on", "8xh200"], standalone_mode=False)
+except SystemExit:
+    pass
+assert not {{"torch", "transformers", "numpy"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_experts_under_adapters_and_shards_are_not_free(tmp_path: Path) -> None:
+    experts = {"num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "head_dim": 128}
+    (tmp_path / "config.json").write_text(json.dumps({**SEVEN, **experts, "model_type": "qwen3_moe"}))
+    tree = {"output": "runs/x", "model": {"path": str(tmp_path)}, "data": {"train": [{"path": "x.jsonl"}]}}
+
+    def tensors(**sections: dict[str, Any]) -> int:
+        run = Run.model_validate({**tree, **sections})
+        return estimate(job(run, architecture(run))).tensors
+
+    adapters = {"kind": "lora", "target_modules": ["q_proj", "v_proj"]}
+    weights = architecture(Run.model_validate(tree)).parameters
+    assert tensors(adapter={"kind": "lora"}) > 1.5 * tensors(adapter=adapters) > 1.5 * 2 * weights
+    sharded = {"strategy": "zero3", "processes": 8}
+    whole = tensors(parallel=sharded)
+    recomputed = tensors(parallel=sharded, model={"path": str(tmp_path), "activation_checkpointing": True})
+    assert whole - recomputed > weights, "half of all experts' bytes, at least"
