@@ -133,7 +133,6 @@ def score(
     verdicts, named = _run(module, asked, answer, court, progress)
     seconds = time.monotonic() - started
     if out is not None:
-        _forget(out)
         _write(out, asked, verdicts, named)
     compared = None
     if efficiency:
@@ -177,6 +176,7 @@ def _forget(out: Path) -> None:
 
 
 def _write(out: Path, asked: Sequence[Sample], verdicts: Mapping[int, Verdict], named: Named) -> None:
+    _forget(out)
     lines = (_line(sample, verdicts[index]) | named[index] for index, sample in enumerate(asked))
     write_lines(out / RESULTS, lines)
 

@@ -81,10 +81,10 @@ def _checked(checker: str, run: Run, verdict: Verdict) -> Steps:
     if said.passed:
         return verdict
     called, _, fault = said.detail.rpartition(_CALLED)
-    if said.name == "infra" or not called:
-        return replace(verdict, name="infra", detail=f"the task's checker cannot be loaded ({said.detail})")
     if said.name == "wrong":
         return replace(verdict, name="wrong", detail=f"the checker refuses {_shown(verdict.stdout)}")
+    if said.name in ("infra", "compile_error") or (said.name == "runtime_error" and not called):
+        return replace(verdict, name="infra", detail=f"the task's checker cannot be loaded ({said.detail})")
     told = f"the task's checker failed at {_shown(verdict.stdout)}: {said.name} ({fault})"
     return replace(verdict, name="wrong", detail=told)
 
