@@ -225,10 +225,22 @@ def test_hostile_names_are_text_too(runs: list[Path], tmp_path: Path) -> None:
     )
     results = run / "evaluations" / "humaneval-test" / "results.jsonl"
     results.write_text(results.read_text().replace("Small/4", '\\"><script>'))
+    summary = run / "evaluations" / "humaneval-test" / "summary.json"
+    told = json.loads(summary.read_text())
+    told["results_sha256"] = hashlib.sha256(results.read_bytes()).hexdigest()
+    summary.write_text(json.dumps(told))
     page = Page(make([run], tmp_path))
     assert page.tags.count("script") == 1 + 6
     assert not {name for name, _ in page.attributes if name.startswith("on")}
     assert "<b onmouseover=alert(1)>" in page.text
+
+
+def test_a_summary_of_other_results_is_not_shown(runs: list[Path], tmp_path: Path) -> None:
+    """What a stop between the two files leaves."""
+    results = runs[0] / "evaluations" / "humaneval-test" / "results.jsonl"
+    results.write_text(results.read_text() + "\n")
+    with pytest.raises(WishError, match=r"summary\.json is not of the results\.jsonl beside it"):
+        make(runs, tmp_path)
 
 
 def test_summary_holds_each_stage(runs: list[Path], tmp_path: Path) -> None:
