@@ -80,9 +80,8 @@ def page(passes: list[Pass], tasks: int) -> str:
     )
     about = prose(
         f"The {tasks} canonical solutions of HumanEval+ on all its inputs, and {tasks} programs that answer None. "
-        "The limit that decides is CPU time, and what a program waits for a CPU does not count as wall time, so a "
-        "busy machine must change no verdict. (What its judge waits for a CPU does count: a program with much to "
-        "tell its judge comes near the wall limit first.) Differing: verdicts that are another than in the first "
+        "The limit that decides is CPU time, and what a program and its judge wait for a CPU does not count as wall "
+        "time, so a busy machine must change no verdict. Differing: verdicts that are another than in the first "
         "pass, or have another reason. Longest: the most wall time and the most CPU time that one program took."
     )
     rows = []
