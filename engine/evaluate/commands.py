@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from engine.errors import BUG, WishError
-from engine.evaluate import damage, libraries
+from engine.evaluate import libraries
 from engine.evaluate.benchmarks import BENCHMARKS, basics, find, fingerprint
 from engine.evaluate.benchmarks.sources import SOURCES
 from engine.evaluate.judge import Court, judge
@@ -165,8 +165,7 @@ def rescore(
     are replaced; all answers and verdicts stay in its journals.
     """
     wanted = Wanted(data, split, k, _rule(thinking) if thinking else None, partial(_other_terms, terms))
-    with damage.told(str(folder)):
-        found = rescore_answers(folder, wanted, out=out, progress=_live("judged"))
+    found = rescore_answers(folder, wanted, out=out, progress=_live("judged"))
     click.echo(json.dumps(found.as_json(), indent=1) if as_json else "\n".join(found.lines()))
     found.now.found.require_verdicts()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate import journal, libraries
+from engine.evaluate import damage, journal, libraries
 from engine.evaluate.benchmarks import find
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import Court
@@ -83,6 +83,21 @@ def rescore(
     Raises:
         WishError: the folder holds no finished evaluation, or its tasks are not to be had.
     """
+    with damage.told(str(folder), "have `temper evaluate` write it again"):
+        before, results, job, said = _read(folder, wanted, out)
+    now = conclude(job, said, execute(job, said, lambda _, done, whole: progress and progress(done, whole)))
+    old = {(line["task_id"], line["sample"]): line["verdict"] for line in results}
+    new = {
+        (line["task_id"], line["sample"]): line["verdict"] for line in journal.read((out or folder) / RESULTS)
+    }
+    changed = Counter(f"{old[key]} -> {verdict}" for key, verdict in new.items() if old[key] != verdict)
+    return Rescored(before, now, dict(changed.most_common()))
+
+
+def _read(
+    folder: Path, wanted: Wanted, out: Path | None
+) -> tuple[Record, list[Record], Job, dict[str, Generation]]:
+    """The summary and results of then, and the judgement to be held now with the answers it is of."""
     before, results = _summary(folder), list(journal.read(folder / RESULTS))
     if not results:
         raise WishError(f"{folder / RESULTS} is not there", "let `temper evaluate` finish first")
@@ -105,20 +120,13 @@ def rescore(
     origin = Origin.of(benchmark, settings.data)
     job = Job(tuple(tasks), benchmark, settings, chat, items, place, lacking, origin)
     said = {item.key: Generation(**_fields(answer)) for item, (_, answer) in zip(items, answers, strict=True)}
-    now = conclude(job, said, execute(job, said, lambda _, done, whole: progress and progress(done, whole)))
-    old = {(line["task_id"], line["sample"]): line["verdict"] for line in results}
-    new = {
-        (line["task_id"], line["sample"]): line["verdict"] for line in journal.read((out or folder) / RESULTS)
-    }
-    changed = Counter(f"{old[key]} -> {verdict}" for key, verdict in new.items() if old[key] != verdict)
-    return Rescored(before, now, dict(changed.most_common()))
+    return before, results, job, said
 
 
 def _summary(folder: Path) -> Record:
     file = folder / SUMMARY
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        found["settings"]["court"]["limits"], found["benchmark"], found["pass_at_k"]
     except FileNotFoundError:
         inside = sorted(path.parent for path in folder.glob(f"**/{SUMMARY}"))
         raise WishError(
@@ -127,10 +135,8 @@ def _summary(folder: Path) -> Record:
             if inside
             else "name evaluations/NAME of a run folder",
         ) from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise WishError(
-            f"{file} is not what `temper evaluate` writes ({error!r})", "evaluate again"
-        ) from None
+    if not isinstance(found["pass_at_k"], dict):
+        raise ValueError(f"{SUMMARY} has no pass_at_k")
     if "k" not in found["settings"]:
         raise WishError(
             f"{folder} holds verdicts and no answers", "let `temper score` judge its samples again"

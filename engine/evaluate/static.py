@@ -139,13 +139,13 @@ def _is_python(text: str) -> bool:
 
 def _lint(ruff: str, texts: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
     """(rule, message) of each finding, by index; the rule of a text that is no Python is empty."""
-    if not texts:
-        return {}
+    readable = [index for index, text in enumerate(texts) if _is_python(text)]
+    found = {index: [("", "no Python")] for index in {*range(len(texts))} - {*readable}}
+    if not readable:
+        return found
     with tempfile.TemporaryDirectory() as folder:
-        for index, text in enumerate(texts):
-            if not _is_python(text):
-                continue  # what is nested without end would end the linter, and with it all the others' findings
-            (Path(folder) / f"p{index}.py").write_bytes(text.encode("utf-8", "replace"))
+        for index in readable:  # what is nested without end would end the linter, and with it all findings
+            (Path(folder) / f"p{index}.py").write_bytes(texts[index].encode())
         options = ["--isolated", "--no-cache", "--exit-zero", "--ignore-noqa", "--output-format", "json"]
         options += ["--select", RULES, "--ignore", LEFT_OUT, "--config", "lint.mccabe.max-complexity=0"]
         done = subprocess.run([ruff, "check", *options, folder], capture_output=True, text=True)
@@ -156,9 +156,6 @@ def _lint(ruff: str, texts: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
                 f"ruff gave no findings ({done.stderr.strip()[-200:]})",
                 "leave out --static, or install another ruff",
             ) from None
-    found: dict[int, list[tuple[str, str]]] = {
-        index: [("", "no Python")] for index, text in enumerate(texts) if not _is_python(text)
-    }
     for one in told:
         rule = "" if one["code"] in (None, "invalid-syntax") else one["code"]
         found.setdefault(int(Path(one["filename"]).stem[1:]), []).append((rule, one["message"]))

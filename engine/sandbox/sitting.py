@@ -100,8 +100,6 @@ class Sitting:
 
     def close(self) -> None:
         """Let the judge go home, and wait until it has."""
-        if self._clock:
-            self._clock.close()
         with contextlib.suppress(OSError):
             self.link.close()
             if self.report is None:

@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from .jail import SCRATCH_INODES
@@ -55,6 +56,8 @@ class Watch:
     """Why it was ended: cpu, wall, memory, disk, processes, or asked; empty when it ended by itself."""
     overdue: bool = False
     """It seems to have slept too long, unless it was kept waiting: then the worker excuses some of the time."""
+    waits: bool = False
+    """The worker was asked whether it excuses some, and has not answered."""
     excused: float = 0.0
     """Wall seconds in which its judge or its worker was at work, or waited for a CPU."""
     crowded: bool = False
@@ -157,22 +160,19 @@ class Stopwatch:
     """Seconds a process has been at work or has waited for a CPU; 0 where the kernel does not tell."""
 
     def __init__(self, pid: int) -> None:
-        self._file = -1
+        self._file: FileIO | None = None  # closed with its last user, however that one goes
         with contextlib.suppress(OSError):
-            self._file = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._file = FileIO(f"/proc/{pid}/schedstat")
 
     def read(self) -> float:
         """So far."""
+        if self._file is None:
+            return 0.0
         try:
-            ran, waited = os.pread(self._file, 64, 0).split()[:2]
+            ran, waited = os.pread(self._file.fileno(), 64, 0).split()[:2]
             return (int(ran) + int(waited)) / 1e9
         except (OSError, ValueError):
             return 0.0
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
 
 
 def youngest_of(pid: int) -> int:

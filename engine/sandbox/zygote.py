@@ -191,32 +191,31 @@ class Zygote:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.register(self.control, select.POLLIN)
-        pause, asking = watch.first_pause(), False
+        pause = watch.first_pause()
         while not (watch.reason or self.orphaned):
             ready = dict(poll.poll(pause * 1000))
             if pidfd in ready:
                 break
             if self.control.fileno() in ready:
-                asking = self._heed(watch) and asking
+                self._heed(watch)
                 continue
             pause = watch.look()
-            if watch.overdue and not asking:
+            if watch.overdue and not watch.waits:
                 self.control.send(_pack({"serial": watch.order.serial, "overdue": True}))
-                asking = True
+                watch.waits = True
         os.close(pidfd)
         self._end_all(watch)
 
-    def _heed(self, watch: Watch) -> bool:
-        """Hear the worker: to end the program, or that it has time left. Whether an answer is still to come."""
+    def _heed(self, watch: Watch) -> None:
+        """Hear the worker: to end the program, or that it has time left."""
         data = self.control.recv(_PACKET)
         self.orphaned = not data
         message = json.loads(data) if data else {}
         if message.get("end") == watch.order.serial:
             watch.reason = message.get("reason", "asked")
-        if message.get("go_on") != watch.order.serial:
-            return True
-        watch.excused += message["seconds"]
-        return False
+        if message.get("go_on") == watch.order.serial:
+            watch.excused += message["seconds"]
+            watch.waits = False
 
     def _end_all(self, watch: Watch) -> None:
         """Kill until nothing is left to wait for: as PID 1 this reaches every process of the jail."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -40,17 +40,13 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
         raise WishError(f"APPS has no split {split!r}", "choose test or train")
     name = "train" if split == "train" else "test"
     rows = from_file_or_hub(source, HUB_ID, split=name, files=(FILES[split],))
-    return collect(_tasks(rows), limit=limit, source=source or HUB_ID)
+    return collect(rows, _task, limit=limit, source=source or HUB_ID)
 
 
-def _tasks(rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Task]]:
-    for place, row in rows:
-        demand_fields(row, place, FIELDS, of="APPS's format")
-        if row["input_output"].strip():  # a few are published without tests: nothing can be said of an answer
-            yield place, _task(row, place)
-
-
-def _task(row: dict[str, Any], place: str) -> Task:
+def _task(row: Any, place: str) -> Task | None:
+    demand_fields(row, place, FIELDS, of="APPS's format")
+    if not row["input_output"].strip():
+        return None  # a few are published without tests: nothing can be said of an answer
     number = row.get("problem_id", row.get("id"))
     if isinstance(number, bool) or not isinstance(number, int):
         raise WishError(f"{place}: problem_id is {number!r}, not a number", "number every task")

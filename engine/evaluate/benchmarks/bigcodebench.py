@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import partial
 from typing import Any
 
 from engine.errors import WishError
@@ -50,8 +51,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     if split not in SPLITS:
         raise WishError(f"BigCodeBench has no split {split!r}", f"choose one of {', '.join(SPLITS)}")
     rows = from_file_or_hub(source, HUB_ID, split=VERSION)
-    found = ((place, _task(row, place, SPLITS[split])) for place, row in rows)
-    return collect(found, limit=limit, source=source or HUB_ID)
+    return collect(rows, partial(_task, kind=SPLITS[split]), limit=limit, source=source or HUB_ID)
 
 
 def prompt(task: Task) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from engine.errors import WishError
@@ -43,17 +42,13 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     if split not in SPLITS:
         raise WishError(f"CodeContests has no split {split!r}", f"choose one of {', '.join(SPLITS)}")
     rows = from_file_or_hub(source, HUB_ID, split=SPLITS[split])
-    return collect(_tasks(rows), limit=limit, source=source or HUB_ID)
+    return collect(rows, _task, limit=limit, source=source or HUB_ID)
 
 
-def _tasks(rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Task]]:
-    for place, row in rows:
-        demand_fields(row, place, FIELDS, of="CodeContests' format")
-        if not row.get("input_file") and not row.get("output_file"):  # those do not use stdin and stdout
-            yield place, _task(row, place)
-
-
-def _task(row: dict[str, Any], place: str) -> Task:
+def _task(row: Any, place: str) -> Task | None:
+    demand_fields(row, place, FIELDS, of="CodeContests' format")
+    if row.get("input_file") or row.get("output_file"):
+        return None  # it does not use stdin and stdout
     try:
         runs = tuple(Run(*pair) for name in TESTS for pair in _pairs(row[name], "input", "output"))
         solutions = _pairs(row["solutions"], "language", "solution")

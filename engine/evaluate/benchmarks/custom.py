@@ -36,8 +36,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
         WishError: no file, or a row that is not a task (file and line are named).
     """
     source = tasks_file(source, split, name="a benchmark of your own", where="name it")
-    found = ((place, _task(row, place)) for place, row in from_file(source))
-    return collect(found, limit=limit, source=source)
+    return collect(from_file(source), _task, limit=limit, source=source)
 
 
 def prompt(task: Task) -> str:

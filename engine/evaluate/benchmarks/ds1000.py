@@ -43,8 +43,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     """
     if split not in ("test", "validation"):
         raise WishError(f"DS-1000 has no split {split!r}", "leave the split at test")
-    found = ((place, _task(row, place)) for place, row in from_file_or_hub(source, HUB_ID))
-    return collect(found, limit=limit, source=source or HUB_ID)
+    return collect(from_file_or_hub(source, HUB_ID), _task, limit=limit, source=source or HUB_ID)
 
 
 def prompt(task: Task) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from engine.errors import WishError
@@ -42,11 +43,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     if split not in SPLITS:
         raise WishError(f"HumanEval+ has no split {split!r}", f"choose one of {', '.join(SPLITS)}")
     rows = from_file_or_hub(source, HUB_ID)
-    return collect(
-        ((place, _task(row, place, SPLITS[split])) for place, row in rows),
-        limit=limit,
-        source=source or HUB_ID,
-    )
+    return collect(rows, partial(_task, parts=SPLITS[split]), limit=limit, source=source or HUB_ID)
 
 
 def program(task: Task, completion: str) -> Program:

@@ -26,8 +26,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     """
     where = "give one of github.com/openai/human-eval-infilling"
     source = tasks_file(source, split, name="infilling", where=where)
-    found = ((place, _task(row, place)) for place, row in from_file(source))
-    return collect(found, limit=limit, source=source)
+    return collect(from_file(source), _task, limit=limit, source=source)
 
 
 def prompt(task: Task) -> str:

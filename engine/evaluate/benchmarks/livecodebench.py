@@ -7,7 +7,6 @@ import json
 import pickletools
 import re
 import zlib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -63,20 +62,16 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     first, last = window.groups(default="") if window else ("", "")
     rows = from_file_or_hub(source, HUB_ID, files=FILES)
     of = f"{split} of {source or HUB_ID}" if window else source or HUB_ID
-    return collect(_tasks(rows, first, last), limit=limit, source=of)
+    return collect(rows, partial(_task, first=first, last=last), limit=limit, source=of)
 
 
-def _tasks(rows: Iterator[tuple[str, Any]], first: str, last: str) -> Iterator[tuple[str, Task]]:
-    for place, row in rows:
-        demand_fields(row, place, FIELDS, of="LiveCodeBench's format")
-        day = str(row.get("contest_date") or "")[:10]
-        if (first or last) and not re.fullmatch(_DAY, day):
-            raise WishError(f"{place}: contest_date is {row.get('contest_date')!r}", "give it as 2024-08-15")
-        if first <= day and day[: len(last)] <= last:  # of days and of months alike, as texts sort by time
-            yield place, _task(row, place)
-
-
-def _task(row: dict[str, Any], place: str) -> Task:
+def _task(row: Any, place: str, *, first: str, last: str) -> Task | None:
+    demand_fields(row, place, FIELDS, of="LiveCodeBench's format")
+    day = str(row.get("contest_date") or "")[:10]
+    if (first or last) and not re.fullmatch(_DAY, day):
+        raise WishError(f"{place}: contest_date is {row.get('contest_date')!r}", "give it as 2024-08-15")
+    if not first <= day or not day[: len(last)] <= last:  # of days and of months alike, as texts sort by time
+        return None
     try:
         name, runs = _runs(row)
     except (ValueError, TypeError, KeyError, RecursionError, zlib.error) as error:

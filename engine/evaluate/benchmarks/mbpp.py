@@ -43,10 +43,13 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
         raise WishError(f"MBPP has no split {split!r}", f"choose one of {', '.join(SPLITS)}")
     first, last = SPLITS[split]
     rows = from_file_or_hub(source, HUB_ID, split="+".join(ON_THE_HUB) if split == "all" else split)
-    found = ((row["task_id"], place, task) for place, row in rows for task in [_task(row, place)])
-    wanted = ((place, task) for number, place, task in found if first <= number <= last)
     span = f"the split {split} (task_id {first} to {last}) of {source or HUB_ID}"
-    return collect(wanted, limit=limit, source=span)
+
+    def of_the_split(row: Any, place: str) -> Task | None:
+        task = _task(row, place)
+        return task if first <= row["task_id"] <= last else None
+
+    return collect(rows, of_the_split, limit=limit, source=span)
 
 
 def prompt(task: Task) -> str:

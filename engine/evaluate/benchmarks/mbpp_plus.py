@@ -6,6 +6,7 @@ import ast
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from engine.errors import WishError
@@ -120,8 +121,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     if split not in SPLITS:
         raise WishError(f"MBPP+ has no split {split!r}", f"choose one of {', '.join(SPLITS)}")
     rows = from_file_or_hub(source, HUB_ID)
-    found = ((place, _task(row, place, split)) for place, row in rows)
-    return collect(found, limit=limit, source=source or HUB_ID)
+    return collect(rows, partial(_task, split=split), limit=limit, source=source or HUB_ID)
 
 
 def prompt(task: Task) -> str:

@@ -5,34 +5,41 @@ from __future__ import annotations
 import ast
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.task import Steps, Task
 from engine.sandbox import Program
 
-TOO_DEEP = (RecursionError, MemoryError, SyntaxError)
-"""What Python's parser raises for code that is none, or is nested without end."""
+Row = tuple[str, Any]
+"""Where a row stands (file and line), and the row."""
+
+_STRANGE = (
+    *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError, SyntaxError),  # of Python's parser, for code that is nested without end
+)
 
 
-def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str) -> list[Task]:
-    """The tasks of (place, task), in order.
+def collect(
+    rows: Iterable[Row], make: Callable[[Any, str], Task | None], *, limit: int | None, source: str
+) -> list[Task]:
+    """The tasks of rows, in order.
 
     Args:
-        found: each task, and where it stands.
+        rows: each with its place.
+        make: the task of a row and its place; None for a row that is left out.
         limit: first this many only.
         source: what was read, in words.
 
     Raises:
-        WishError: an id was seen before, or there is no task.
+        WishError: a row is no task (its place is named), an id was seen before, or there is no task.
     """
     tasks: dict[str, Task] = {}
-    for place, task in _readable(found, source):
-        if not (task.id + task.group).isprintable():
-            raise WishError(
-                f"{place}: task_id {task.id!r} or its group holds characters that do not print", "rename it"
-            )
+    for place, row in rows:
+        task = _made(row, place, make)
+        if task is None:
+            continue
         if task.id in tasks:
             raise WishError(
                 f"{place}: task_id {task.id!r} was seen before", "give each task an id of its own"
@@ -45,20 +52,22 @@ def collect(found: Iterable[tuple[str, Task]], *, limit: int | None, source: str
     return list(tasks.values())
 
 
-def _readable(found: Iterable[tuple[str, Task]], source: str) -> Iterator[tuple[str, Task]]:
-    """Each task; a row of a shape that nobody foresaw is a sentence too."""
-    last = "its start"
+def _made(row: Any, place: str, make: Callable[[Any, str], Task | None]) -> Task | None:
+    """The task of a row; a row of a shape that nobody foresaw is told in a sentence too."""
     try:
-        for place, task in found:
-            for run in task.runs:
-                run.stdin.encode()  # what no program can be given is not found out in the middle of a judgement
-            yield place, task
-            last = place
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, *TOO_DEEP) as error:
+        task = make(row, place)
+        for run in task.runs if task else ():
+            run.stdin.encode()  # what no program can be given is not found out in the middle of a judgement
+    except _STRANGE as error:
         raise WishError(
-            f"{source}: the row after {last} is not one of this benchmark ({type(error).__name__}: {str(error)[:200]})",
-            "mend or remove it",
+            f"{place}: not a task of this benchmark ({type(error).__name__}: {str(error)[:200]})",
+            "mend or remove the line",
         ) from error
+    if task and not (task.id + task.group).isprintable():
+        raise WishError(
+            f"{place}: task_id {task.id!r} or its group holds characters that do not print", "rename it"
+        )
+    return task
 
 
 def tasks_file(source: str | None, split: str, *, name: str, where: str) -> str:

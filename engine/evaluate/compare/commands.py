@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from engine.errors import WishError
-from engine.evaluate import damage
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -28,8 +27,7 @@ def compare(a: Path, b: Path, as_json: bool, as_markdown: bool) -> None:
 
     if as_json and as_markdown:
         raise WishError("--json and --markdown are both given", "ask for one of them")
-    with damage.told(f"{a} or {b}"):
-        found = compare_folders(a, b)
+    found = compare_folders(a, b)
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=1))
         return

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine import protocol
 from engine.errors import WishError
-from engine.evaluate import journal
+from engine.evaluate import damage, journal
 from engine.evaluate.job import Place
 from engine.evaluate.majority import digest
 from engine.evaluate.report.judged import is_evaluation, read_judged
@@ -89,7 +89,7 @@ def read_side(folder: Path) -> Side:
     place = _evaluation(folder)
     if not (place / RESULTS).is_file():
         raise WishError(f"{place} holds no {RESULTS}, so the evaluation did not end", FINISH)
-    try:
+    with damage.told(str(place), FINISH):
         judged = read_judged(place)
         told = (place / SUMMARY).is_file()
         texts = _texts(place, judged.results.values())
@@ -97,8 +97,10 @@ def read_side(folder: Path) -> Side:
         for (task, number), line in judged.results.items():
             tasks[str(task)][int(number)] = _sampled(line, texts)
         wanted = judged.summary["samples"] + judged.summary["unscored"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WishError(f"{place} holds a damaged file ({error})", FINISH) from error
+        settings = dict(_settings(judged.summary)) if told else {}
+        sha256 = judged.summary.get("benchmark_sha256") if told else None
+        if not isinstance(sha256, str | None):
+            raise ValueError(f"benchmark_sha256 is {sha256!r}")
     if wanted != len(judged.results):
         raise WishError(
             f"{place / RESULTS} holds {len(judged.results)} samples and {SUMMARY} counts {wanted}", FINISH
@@ -108,8 +110,8 @@ def read_side(folder: Path) -> Side:
     return Side(
         folder=place,
         benchmark=judged.summary["benchmark"] if told else None,
-        benchmark_sha256=judged.summary.get("benchmark_sha256") if told else None,
-        settings=dict(_settings(judged.summary)) if told else {},
+        benchmark_sha256=sha256,
+        settings=settings,
         tasks=dict(tasks),
     )
 

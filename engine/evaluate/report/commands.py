@@ -28,18 +28,17 @@ def report(
     from engine.evaluate.report import gather, summarise, write
     from engine.evaluate.report.markdown import write_markdown
 
-    names = ", ".join(map(str, runs))
-    with damage.told(names):
-        stages = gather(runs)
-    with _writing(out), damage.told(names):
+    stages = gather(runs)
+    shown = damage.told(", ".join(map(str, runs)), "leave out the one that is, or have it written again")
+    with _writing(out), shown:
         write(stages, out, title=title)
     click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB, {len(stages)} runs")
     if summary is not None:
-        with _writing(summary), damage.told(names):
+        with _writing(summary):
             summarise(stages, summary)
         click.echo(str(summary))
     if markdown is not None:
-        with _writing(markdown), damage.told(names):
+        with _writing(markdown):
             write_markdown(stages, markdown, title=title)
         click.echo(str(markdown))
 
@@ -65,7 +64,7 @@ def card(run: Path, out: Path, license_name: str | None) -> None:
     """Write the model card of a run whose result was judged."""
     from engine.evaluate.report.card import card as write_card
 
-    with damage.told(str(run)):
+    with damage.told(str(run), "have the run write it again"):
         text = write_card(run, license_name=license_name)
     with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)

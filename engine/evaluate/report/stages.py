@@ -12,7 +12,7 @@ import yaml
 
 from engine import protocol
 from engine.errors import WishError
-from engine.evaluate import journal
+from engine.evaluate import damage, journal
 from engine.evaluate.report.charts import Point
 from engine.evaluate.report.judged import BASE, Judged, is_evaluation, read_judged, read_object
 from engine.evaluate.results import SUMMARY
@@ -84,7 +84,7 @@ def _gather(folder: Path, name: str) -> Stage:
     """
     alone = is_evaluation(folder)
     home = _home(folder) if alone else folder
-    try:
+    with damage.told(str(folder), "run its last step again"):
         stage = Stage(
             folder=folder,
             name=name,
@@ -97,8 +97,6 @@ def _gather(folder: Path, name: str) -> Stage:
                 for place in ([folder] if alone else _evaluations(folder / protocol.EVALUATIONS))
             ],
         )
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise WishError(f"{folder} holds a damaged file ({error})", "run its last step again") from error
     if not (stage.metrics or stage.judged):
         raise WishError(
             f"{folder} holds neither {protocol.METRICS} nor a finished evaluation",

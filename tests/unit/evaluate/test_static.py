@@ -14,8 +14,6 @@ UNUSED = "import os\n\n\ndef f(x):\n    return x\n"
 
 
 def test_length_complexity_and_findings_of_each_text_once() -> None:
-    if static._ruff() is None:
-        pytest.skip("ruff is not installed")
     found = describe(
         {"passing": [BRANCHES, UNUSED, UNUSED], "failing": ["def f(:\n", UNUSED], "references": []}
     )
@@ -29,8 +27,6 @@ def test_length_complexity_and_findings_of_each_text_once() -> None:
 
 
 def test_nothing_is_executed_and_no_comment_hides_a_finding(tmp_path: Path) -> None:
-    if static._ruff() is None:
-        pytest.skip("ruff is not installed")
     mark = tmp_path / "mark"
     text = f"# ruff: noqa\nimport os  # noqa\nopen({str(mark)!r}, 'w').close()\n"
     facts = describe({"programs": [text, "x = '\ud800'\n", "\0"]}).facts["programs"]

@@ -116,7 +116,6 @@ def test_programs_do_not_share_randomness_or_state(best: Pool) -> None:
 
 def test_numpy_works_under_the_memory_limit() -> None:
     """Arrays count as any other memory: those that fit are no trouble, the one too many is named."""
-    pytest.importorskip("numpy")
     head = "import numpy as np\na = np.ones(25_000_000)\nassert a.sum() == 25e6\n"
     product = "b = np.random.default_rng(0).random((200, 200))\nassert np.allclose(b @ np.linalg.inv(b), np.eye(200))\n"
     more = "c = [np.ones(25_000_000) for _ in range(3)]\n"
