@@ -28,6 +28,7 @@ from score_codegen16b import convert
 
 from engine.evaluate import CODE_EVAL
 from engine.evaluate.benchmarks import humaneval
+from engine.evaluate.code_eval.reference import program
 from engine.evaluate.rows import from_file
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,12 @@ class Work:
     @property
     def programs(self) -> int:
         return sum(map(len, self.predictions))
+
+    @property
+    def beside(self) -> int:
+        """References that must be run in the process of the program they judge."""
+        pairs = zip(self.predictions, self.references, strict=True)
+        return sum(program(candidates[0], reference).together for candidates, reference in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +131,9 @@ def row(work: Work, ours: Side, theirs: Side) -> tuple[str, list[str]]:
     figures = [f"{float(side.pass_at_k['pass@1']):.4f}" for side in (ours, theirs)]
     rates = [work.programs / side.seconds for side in (ours, theirs)]
     kinds = Counter(mine[2] for mine, _ in pairs)
+    said = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     line = (
-        f"| {work.name} | {work.programs:,} | {', '.join(f'{n:,} {kind}' for kind, n in kinds.most_common())} "
+        f"| {work.name} | {work.beside} of {len(work.references):,} | {work.programs:,} | {said} "
         f"| {len(pairs) - len(apart):,} ({1 - len(apart) / len(pairs):.2%}) | {figures[0]} / {figures[1]} "
         f"| {rates[0]:.0f} / {rates[1]:.0f} | {rates[0] / rates[1]:.2f} |"
     )
@@ -182,9 +190,10 @@ def page(lines: list[str], told: list[str], workers: int) -> str:
 {version("evaluate")}, Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} cores (load average at the end
 {os.getloadavg()[0]:.1f}), {workers} workers, timeout {TIMEOUT:g} s. Pairs of figures are ours / theirs; theirs runs the
 programs in forked processes without isolation, on wall time, and believes the process that ran them.
+"References beside" are those that need the program's own objects, so ours runs them in its process.
 
-| programs | count | ours says | same verdict | pass@1 | programs/s | ratio |
-|---|---|---|---|---|---|---|
+| programs | references beside | count | ours says | same verdict | pass@1 | programs/s | ratio |
+|---|---|---|---|---|---|---|---|
 {chr(10).join(lines)}
 
 Verdicts that differ:

@@ -49,18 +49,19 @@ def prefix_is_continued(run: Run, ranks: int) -> Iterator[Finding]:
 def only_a_chat_has_turns(run: Run, ranks: int) -> Iterator[Finding]:
     """A system turn, and thinking before an answer, are a chat's."""
     wish = run.evaluate
+    infills = wish.benchmark == "infilling"
     continues = wish.server.api == "completions" if wish.server.url else wish.chat == "no"
     for name, said in (("system", wish.system is not None), ("thinking", wish.thinking != "auto")):
-        if said and continues:
+        if said and infills:
+            yield Finding(
+                f"evaluate.{name} is set and infilling is asked in sentinels", f"remove evaluate.{name}"
+            )
+        elif said and continues:
             yield Finding(
                 f"evaluate.{name} is set and the model is not asked in chat",
                 f"set {'evaluate.server.api to chat' if wish.server.url else 'evaluate.chat to yes'}, "
                 f"or remove evaluate.{name}",
             )
-    if isinstance(wish.thinking, tuple) and wish.thinking[0] == wish.thinking[1]:
-        yield Finding(
-            f"evaluate.thinking opens and closes with the same tag {wish.thinking[0]!r}", "give two tags"
-        )
 
 
 def asks(run: Run) -> bool:

@@ -26,9 +26,10 @@ def _tags(wish: Any) -> Any:
         isinstance(wish, list | tuple)
         and len(wish) == 2
         and all(isinstance(tag, str) and tag for tag in wish)
+        and wish[0] != wish[1]
     )
     if wish not in ("auto", "keep") and not pair:
-        raise ValueError('give auto, keep, or two tags such as ["<plan>", "</plan>"]')
+        raise ValueError('give auto, keep, or two different tags such as ["<plan>", "</plan>"]')
     return wish
 
 

@@ -26,5 +26,5 @@ def told(what: str, fix: str) -> Iterator[None]:
         yield
     except _STUMBLES as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        what = f"{what} holds a damaged file, or one of another version ({reason[:200]})"
+        what = f"{what} holds a damaged file (or one of another version: {reason[:200]})"
         raise WishError(what, fix) from error

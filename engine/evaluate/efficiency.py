@@ -156,17 +156,11 @@ class Efficiency:
         head = f"efficiency against the reference, {self.repeats} runs each{tail}"
         return [head, self.run_time.line("run time"), self.memory.line("memory")]
 
-    def records(self) -> Iterable[dict[str, Any]]:
-        """Lines of efficiency.jsonl."""
-        return map(asdict, self.compared)
 
-
-def write(folder: Path, found: Efficiency | None) -> None:
-    """Leave efficiency.jsonl; without a measurement, none: an earlier one would be taken for these samples'."""
-    if found is None:
-        (folder / EFFICIENCY).unlink(missing_ok=True)
-    else:
-        write_lines(folder / EFFICIENCY, found.records())
+def write(folder: Path | None, found: Efficiency) -> None:
+    """Leave efficiency.jsonl in a folder, where there is one: a line for each program."""
+    if folder is not None:
+        write_lines(folder / EFFICIENCY, map(asdict, found.compared))
 
 
 def distinct(passed: Iterable[tuple[Task, int, Program]]) -> list[Passing]:

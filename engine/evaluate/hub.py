@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.errors import WishError
+from engine.errors import TemperError, WishError
 
 PATIENCE_SECONDS = 5.0
 """How long the hub gets to say anything at all, twice; the client itself would go on for half a minute or more."""
@@ -19,40 +21,47 @@ def revision(hub_id: str) -> str | None:
     return _revisions.get(hub_id)
 
 
-def downloaded(hub_id: str, name: str) -> str:
-    """A file of a data set on the hub; where the hub cannot be reached, what an earlier run left in the cache."""
-    import datasets
-    from huggingface_hub import constants, hf_hub_download
+def downloaded(hub_id: str, names: Sequence[str]) -> Iterator[str]:
+    """Files of a data set on the hub; where the hub cannot be reached, what an earlier run left in the cache."""
+    from huggingface_hub import hf_hub_download
 
-    offline = bool(datasets.config.HF_HUB_OFFLINE)
-    unreachable = "" if offline else _unreachable(constants.ENDPOINT)
-    try:
-        path = hf_hub_download(
-            hub_id, name, repo_type="dataset", local_files_only=offline or bool(unreachable)
-        )
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        raise _not_loaded(hub_id, error, offline=offline, unreachable=unreachable) from error
-    _remember(hub_id, path)
-    return path
+    with _asking(hub_id) as offline:
+        for name in names:
+            path = hf_hub_download(hub_id, name, repo_type="dataset", local_files_only=offline)
+            _remember(hub_id, path)
+            yield path
 
 
 def rows_of(source: str, split: str) -> Any:
     """A split of a hub id; where the hub cannot be reached, of what an earlier run left in the cache."""
     import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    with _asking(source) as offline:
+        datasets.config.HF_HUB_OFFLINE = offline
+        try:
+            rows = datasets.load_dataset(source, split=split)
+        finally:
+            datasets.config.HF_HUB_OFFLINE = before
+    for file in rows.cache_files[:1]:
+        _remember(source, file["filename"])
+    return rows
+
+
+@contextmanager
+def _asking(hub_id: str) -> Iterator[bool]:
+    """Whether only the cache is to be asked: the hub is tried once, and whatever goes wrong is told in a sentence."""
+    import datasets
     from huggingface_hub import constants
 
     offline = bool(datasets.config.HF_HUB_OFFLINE)
     unreachable = "" if offline else _unreachable(constants.ENDPOINT)
-    datasets.config.HF_HUB_OFFLINE = offline or bool(unreachable)
     try:
-        rows = datasets.load_dataset(source, split=split)
+        yield offline or bool(unreachable)
+    except TemperError:
+        raise
     except Exception as error:  # the hub client raises a dozen unrelated types
-        raise _not_loaded(source, error, offline=offline, unreachable=unreachable) from error
-    finally:
-        datasets.config.HF_HUB_OFFLINE = offline
-    for file in rows.cache_files[:1]:
-        _remember(source, file["filename"])
-    return rows
+        raise _not_loaded(hub_id, error, offline=offline, unreachable=unreachable) from error
 
 
 def _remember(hub_id: str, path: str) -> None:

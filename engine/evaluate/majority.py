@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
 
 from engine.evaluate.passk import Estimate, interval
+from engine.generate import parsed
 from engine.sandbox import Program
 
 LEAST_VOTES = 3
@@ -41,11 +41,10 @@ def answer(program: Program) -> str:
     source = program.source
     if program.language != "python" or len(source) > MOST_CHARACTERS:
         return digest(source)
+    tree = parsed(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return digest(ast.dump(_without_docstrings(ast.parse(source))))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return digest(source if tree is None else ast.dump(_without_docstrings(tree)))
+    except (RecursionError, ValueError):  # deeper than it can be written out, or with a number longer
         return digest(source)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from engine.evaluate.benchmarks import find
 from engine.evaluate.benchmarks.sources import SOURCES
 from engine.evaluate.hub import revision
+from engine.evaluate.rows import opened
 
-GZIP = b"\x1f\x8b"
 PIECE = 1 << 20
 
 
@@ -36,10 +35,8 @@ class Origin:
         source = data or getattr(find(benchmark), "HUB_ID", None)
         if source is None or not Path(source).is_file():
             return cls(benchmark, source, revision=revision(source) if source else None)
-        with open(source, "rb") as file:
-            packed = file.read(2) == GZIP
-            file.seek(0)
-            size, sha256 = _weigh(gzip.GzipFile(fileobj=file) if packed else file)
+        with opened(source) as file:
+            size, sha256 = _weigh(file)
         return cls(benchmark, source, size, sha256)
 
     @property
@@ -67,7 +64,7 @@ class Origin:
         return {**told, "pinned": self.pinned}
 
 
-def _weigh(text: BinaryIO | gzip.GzipFile) -> tuple[int, str]:
+def _weigh(text: IO[bytes]) -> tuple[int, str]:
     """Bytes and SHA-256 of what is left to read."""
     size, digest = 0, hashlib.sha256()
     while piece := text.read(PIECE):

@@ -77,16 +77,16 @@ def wilson(passed: float, total: int) -> tuple[float, float]:
     return low, high
 
 
-def bootstrap(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+def bootstrap(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean, drawing whole tasks: samples of one task are not independent."""
     draw = random.Random(seed)
     size = len(values)
-    means = sorted(sum(draw.choices(values, k=size)) / size for _ in range(resamples))
-    cut = round(0.025 * resamples)
-    return means[cut], means[resamples - 1 - cut]
+    means = sorted(sum(draw.choices(values, k=size)) / size for _ in range(RESAMPLES))
+    cut = round(0.025 * RESAMPLES)
+    return means[cut], means[RESAMPLES - 1 - cut]
 
 
-def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+def interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of per-task estimates.
 
     Where every task is all or nothing (one sample a task, or k = n) the mean is a share and Wilson's interval
@@ -95,7 +95,7 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
     """
     if all(value in (0.0, 1.0) for value in values) or len(set(values)) == 1:
         return wilson(fsum(values), len(values))
-    return bootstrap(values, seed=seed)
+    return bootstrap(values)
 
 
 def estimate(
@@ -103,7 +103,6 @@ def estimate(
     k: int,
     *,
     of_task: Callable[[int, int, int], float | None] = pass_at_k,
-    seed: int = 0,
 ) -> Estimate:
     """Mean pass@k over tasks with its 95 % interval, or mean pass^k.
 
@@ -111,7 +110,6 @@ def estimate(
         counts: (samples, passed) of each task.
         k: samples looked at.
         of_task: `pass_at_k` or `pass_hat_k`.
-        seed: of the bootstrap.
 
     Returns:
         The estimate; undefined as soon as one task has fewer than k samples: leaving that task out would be
@@ -130,5 +128,5 @@ def estimate(
     if short:
         reason = f"{len(short)} of {len(counts)} tasks have fewer than {k} scored samples (one: {min(short)})"
         return Estimate(None, reason=reason)
-    low, high = interval(values, seed=seed)
+    low, high = interval(values)
     return Estimate(fsum(values) / len(values), low, high)

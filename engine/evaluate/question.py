@@ -13,6 +13,7 @@ from engine.errors import WishError
 from engine.evaluate.benchmarks import find
 from engine.evaluate.shots import Shot
 from engine.evaluate.task import Ask
+from engine.generate.thinking import PAIRS
 
 Turn = tuple[str, str]
 """Who speaks in a chat, and what."""
@@ -40,10 +41,12 @@ def questions(run: Run, tokenizer: Any, shots: Sequence[Shot] = ()) -> tuple[Ask
         return lambda task: infill_prompt(tokenizer, task.prompt, task.suffix), False
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if wish.chat == "no" or (wish.chat == "auto" and not has_template):
-        if wish.system is not None:
-            raise WishError(
-                "evaluate.system is set and the tokenizer has no chat template", "remove evaluate.system"
-            )
+        for name, said in (("system", wish.system is not None), ("thinking", wish.thinking != "auto")):
+            if said:
+                raise WishError(
+                    f"evaluate.{name} is set and the tokenizer has no chat template",
+                    f"remove evaluate.{name}",
+                )
         return continuation(wish, shots), False
     if not has_template:
         raise WishError(
@@ -54,6 +57,7 @@ def questions(run: Run, tokenizer: Any, shots: Sequence[Shot] = ()) -> tuple[Ask
             "evaluate.prefix is set and the model is asked in chat, which its tokenizer has a template for",
             "set evaluate.chat to no, or remove evaluate.prefix",
         )
+    _demand_tags_of_text(wish, tokenizer)
     before, question = opening(wish, shots), bare(wish)
     return lambda task: (_rendered(tokenizer, wish, [*before, ("user", question(task)[0])]), ()), True
 
@@ -95,9 +99,22 @@ def _rendered(tokenizer: Any, wish: Evaluate, turns: Sequence[Turn]) -> str:
             "remove evaluate.system or evaluate.shots: not every template has a place for them",
         ) from None
     # Some templates drop what they have no place for, which nobody would notice.
-    if wish.system is not None and wish.system.strip() not in text:
+    lost = next((role for role, content in turns if content.strip() not in text), None)
+    if lost is not None:
         raise WishError(
-            "evaluate.system is set and the chat template leaves it out",
-            "remove evaluate.system, or put it into the template",
+            f"the chat template leaves out what the {lost} says",
+            "remove evaluate.system or evaluate.shots, or put a place for them into the template",
         )
     return text
+
+
+def _demand_tags_of_text(wish: Evaluate, tokenizer: Any) -> None:
+    """Decoding leaves special tokens out, all but the known tags: thinking between others could not be told."""
+    known = {tag for pair in PAIRS for tag in pair}
+    own = wish.thinking if isinstance(wish.thinking, tuple) else ()
+    special = [tag for tag in own if tag in tokenizer.all_special_tokens and tag not in known]
+    if special:
+        raise WishError(
+            f"evaluate.thinking names {', '.join(special)}, which the tokenizer takes for special and leaves out",
+            "let a server tell thinking apart (`vllm serve --reasoning-parser`), or set evaluate.thinking to auto",
+        )

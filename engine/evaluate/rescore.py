@@ -72,7 +72,7 @@ def rescore(
 ) -> Rescored:
     """Apply today's extraction and the wanted terms to the answers that an evaluation drew.
 
-    Verdicts given under the same terms before are taken from the folder's journal.
+    In place, verdicts given under the same terms before are taken from the folder's journal.
 
     Args:
         folder: `evaluations/NAME` of a run folder.
@@ -119,7 +119,7 @@ def _read(
     place = Place(out or folder, drawn=folder)
     origin = Origin.of(benchmark, settings.data)
     job = Job(tuple(tasks), benchmark, settings, chat, items, place, lacking, origin)
-    said = {item.key: Generation(**_fields(answer)) for item, (_, answer) in zip(items, answers, strict=True)}
+    said = {item.key: Generation.of(answer) for item, (_, answer) in zip(items, answers, strict=True)}
     return before, results, job, said
 
 
@@ -221,10 +221,6 @@ def _item(task: Task, answer: Record, asked: dict[str, str], settings: Settings,
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens, stop)
     request = Request(task.id, answer["sample"], asked[task.id], answer["seed"], sampling)
     return Item(task, request, answer["key"])
-
-
-def _fields(answer: Record) -> Record:
-    return {name: answer[name] for name in Generation.__dataclass_fields__}
 
 
 def _share(estimate: Record | None) -> str:

@@ -23,28 +23,33 @@ def from_file(source: str) -> Iterator[tuple[str, Any]]:
         WishError: the file cannot be read, or a line is not JSON.
     """
     name = "standard input" if source == "-" else source
-    try:
-        with _opened(source) as file:
-            for number, data in enumerate(file, start=1):
-                line = data.decode("utf-8-sig" if number == 1 else "utf-8")
-                if line.strip():
-                    yield f"{name}:{number}", _parse(line, f"{name}:{number}")
-    except FileNotFoundError:
-        raise WishError(f"there is no file {source}", "check the path") from None
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise WishError(
-            f"cannot read {name} ({error})", "give a JSONL file in UTF-8, gzipped or not"
-        ) from error
+    with opened(source) as file:
+        for number, data in enumerate(file, start=1):
+            line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            if line.strip():
+                yield f"{name}:{number}", _parse(line, f"{name}:{number}")
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[IO[bytes]]:
-    """Its lines as bytes: some sets are files of gigabytes, so no file is read ahead."""
-    if source == "-":
-        yield _unzipped(BufferedReader(BytesIO(sys.stdin.buffer.read())))
-        return
-    with open(source, "rb") as file:
-        yield _unzipped(file)
+def opened(source: str) -> Iterator[IO[bytes]]:
+    """A file's bytes, unpacked: some sets are files of gigabytes, so none is read ahead; `-` is standard input.
+
+    Raises:
+        WishError: it cannot be read, also while whoever opened it reads.
+    """
+    try:
+        if source == "-":
+            yield _unzipped(BufferedReader(BytesIO(sys.stdin.buffer.read())))
+        else:
+            with open(source, "rb") as file:
+                yield _unzipped(file)
+    except FileNotFoundError:
+        raise WishError(f"there is no file {source}", "check the path") from None
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        name = "standard input" if source == "-" else source
+        raise WishError(
+            f"cannot read {name} ({error})", "give a JSONL file in UTF-8, gzipped or not"
+        ) from error
 
 
 def _unzipped(file: BufferedReader) -> IO[bytes]:
@@ -75,8 +80,8 @@ def from_file_or_hub(
         yield from from_file(source)
         return
     if source == hub_id and files:
-        for name in files:
-            yield from from_file(hub.downloaded(source, name))
+        for path in hub.downloaded(source, files):
+            yield from from_file(path)
         return
     for number, row in enumerate(hub.rows_of(source, split)):
         yield f"{source}, row {number}", row

@@ -17,7 +17,7 @@ from engine.errors import TemperError
 from engine.evaluate import journal
 from engine.evaluate.benchmarks import find, fingerprint
 from engine.evaluate.job import Item, Job, Place, Settings
-from engine.evaluate.judge import judge
+from engine.evaluate.judge import Court, judge
 from engine.evaluate.libraries import Missing, opened
 from engine.evaluate.origin import Origin
 from engine.evaluate.results import conclude
@@ -114,12 +114,11 @@ def _generate(job: Job, generator: Generator, tell: Progress) -> None:
 def _merge(job: Job) -> dict[str, Generation]:
     """All ranks' answers by key, whatever number of ranks wrote them; of one drawn twice the first counts."""
     wanted = {item.key for item in job.items}
-    names = Generation.__dataclass_fields__
     answers: dict[str, Generation] = {}
     for path in job.place.journals():
         for record in journal.read(path):
             if record.get("key") in wanted and record["key"] not in answers:
-                answers[record["key"]] = Generation(**{name: record[name] for name in names})
+                answers[record["key"]] = Generation.of(record)
     if len(answers) < len(wanted):
         missing = next(item.request for item in job.items if item.key not in answers)
         raise TemperError(
@@ -135,6 +134,7 @@ def execute(job: Job, answers: dict[str, Generation], tell: Progress) -> dict[st
     court = job.settings.court
     terms = [asdict(court.limits), court.level, court.preload, EXTRACT_VERSION, fingerprint(job.tasks)]
     terms += [court.engine] if court.engine else []
+    terms += [court.mode] if court.mode != Court().mode else []
     terms += [f"{job.settings.thinking.name} {job.settings.thinking.version}"] if job.chat else []
     cases = {_hash(item.key, terms): item for item in job.items}
     found = {

@@ -21,7 +21,7 @@ from engine.evaluate.origin import Origin
 from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_lines
 from engine.evaluate.samples import Sample, program_of, read_samples
 from engine.evaluate.static import Static
-from engine.evaluate.summary import Found, Scored
+from engine.evaluate.summary import Found, Scored, some
 from engine.evaluate.task import Task
 from engine.protocol import write_json
 from engine.sandbox import Limits, Program, Verdict
@@ -30,9 +30,6 @@ Answer = Callable[[int], tuple[Task, Program]]
 """A sample's task and its program, by the sample's index."""
 Named = dict[int, dict[str, str]]
 """What each sample's program is known by, by the sample's index."""
-
-NAMED = 5
-"""How many of a long list an error or a note names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class Score:
         if self.without_samples:
             notes.append(
                 f"{len(self.without_samples)} tasks of the benchmark have no sample and are in no figure: "
-                + _some(self.without_samples)
+                + some(self.without_samples)
             )
         if self.found.not_judged:
             notes.append(libraries.told(self.found.not_judged))
@@ -138,6 +135,7 @@ def score(
     if efficiency:
         passing = efficient.distinct(_passed(asked, answer, verdicts))
         compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
+        efficient.write(out, compared)
     answered = {sample.task.id for sample in asked}
     found = Found.of(
         benchmark,
@@ -159,13 +157,12 @@ def score(
     )
     if out is not None:
         write_json(out / SUMMARY, score.summary(court))
-        efficient.write(out, compared)
     return score
 
 
 def _judged(given: Sequence[Sample], lacking: Missing) -> list[Sample]:
     """The samples of tasks that lack nothing. Raises WishError where there is none."""
-    libraries.judged([sample.task for sample in given], lacking)
+    libraries.judged(list({sample.task.id: sample.task for sample in given}.values()), lacking)
     return [sample for sample in given if sample.task.id not in lacking]
 
 
@@ -203,7 +200,7 @@ def _run(
         return task, program
 
     for index, verdict in judge(module, len(asked), answer_and_name, court):
-        verdicts[index] = replace(verdict, stdout=verdict.stdout[:0])
+        verdicts[index] = replace(verdict, stdout="")
         if progress is not None:
             progress(len(verdicts), len(asked))
     return verdicts, named
@@ -243,8 +240,3 @@ def _line(sample: Sample, verdict: Verdict) -> dict[str, Any]:
         "peak_memory_mb": verdict.peak_memory_mb,
         "stderr": verdict.stderr,
     }
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -6,7 +6,6 @@ alone are told. Nothing is executed: a program is text here.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -21,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from engine.errors import TemperError
+from engine.generate import parsed
 
 RULES = "B,C901,E,F,PERF,SIM,W"
 """pycodestyle, Pyflakes, bugbear, simplify and perflint, and the complexity of each function."""
@@ -129,17 +129,9 @@ def _facts(texts: Sequence[str], found: Mapping[int, list[tuple[str, str]]] | No
     )
 
 
-def _is_python(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return False
-    return True
-
-
 def _lint(ruff: str, texts: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
     """(rule, message) of each finding, by index; the rule of a text that is no Python is empty."""
-    readable = [index for index, text in enumerate(texts) if _is_python(text)]
+    readable = [index for index, text in enumerate(texts) if parsed(text) is not None]
     found = {index: [("", "no Python")] for index in {*range(len(texts))} - {*readable}}
     if not readable:
         return found

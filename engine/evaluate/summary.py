@@ -16,6 +16,9 @@ from engine.evaluate.passk import Estimate, estimate, pass_hat_k
 from engine.evaluate.task import Task
 from engine.sandbox import VERDICTS
 
+NAMED = 5
+"""How many of a long list an error or a note names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -85,7 +88,7 @@ class Found:
             tasks: all that it has.
             scored: the verdicts.
             ks: of pass@k.
-            counted: the tasks that are in the figures; empty: all.
+            counted: the tasks that are in the figures; None: all.
             isolation: of each verdict.
             not_judged: further tasks, for which libraries are missing.
         """
@@ -250,3 +253,9 @@ def taxonomy(scored: Iterable[Scored]) -> dict[str, int]:
     """How often each verdict was given, in the order they are listed everywhere; `passed` even if never."""
     counts = Counter(item.verdict for item in scored)
     return {name: counts[name] for name in VERDICTS if counts[name] or name == "passed"}
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of a long list, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.generate.extract import EXTRACT_VERSION, extract
+from engine.generate.extract import EXTRACT_VERSION, extract, parsed
 from engine.generate.request import Generation, Request, Sampling, sample_seed
 from engine.generate.server import Endpoint
 from engine.generate.server import generate as ask_server
@@ -24,6 +24,7 @@ __all__ = [
     "ask_server",
     "extract",
     "generate",
+    "parsed",
     "sample_seed",
 ]
 

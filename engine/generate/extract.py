@@ -248,11 +248,15 @@ def _body_indent(prompt: str) -> str:
     return indent + "    " if lines[-1].rstrip().endswith(":") else indent
 
 
-def _parses(code: str) -> bool:
+def parsed(code: str) -> ast.Module | None:
+    """The syntax tree; None for what is no Python, or is nested without end. A model's code warns nobody."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            ast.parse(code)
+            return ast.parse(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False
-    return True
+            return None
+
+
+def _parses(code: str) -> bool:
+    return parsed(code) is not None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Generation:
     raw: str
     tokens: int
     finish: Literal["stop", "length"]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Generation:
+        """The answer that a journal's record holds."""
+        return cls(**{name: record[name] for name in cls.__dataclass_fields__})
 
 
 def sample_seed(run_seed: int, task_id: str, sample: int) -> int:

@@ -1,6 +1,7 @@
 """Running strangers' programs: the one door is `run`, or `Pool` for many; verdicts are decided outside the program."""
 
 from .foreign.languages import LANGUAGES
+from .judge import NOT_PLAIN
 from .pool import Pool, Trial
 from .probe import Probe, probe
 from .run import run
@@ -11,6 +12,7 @@ __all__ = [
     "LANGUAGES",
     "LEVELS",
     "MODES",
+    "NOT_PLAIN",
     "VERDICTS",
     "Call",
     "File",

@@ -29,6 +29,8 @@ JUDGE_LIMITS = Limits(cpu_seconds=10.0, memory_mb=1280, processes=16, disk_mb=8)
 """What one trial may use; a test that takes more is at fault itself, or was handed values made to hurt it."""
 _LARGE = 1 << 20
 """Bytes of answers after which the memory they took is given back; a judge sits for a thousand trials."""
+NOT_PLAIN = "the test hands over what is not plain data"
+"""How the detail begins of a verdict on a test that a judge apart cannot hold."""
 _LINK = 3
 _RECURSION = sys.getrecursionlimit()
 
@@ -190,7 +192,7 @@ class Trial:
                 self._settle(
                     "output_limit" if large else "wrong", f"an answer cannot be handed back: {error}"
                 )
-            self._settle("infra", f"the test hands over what is not plain data: {error}")
+            self._settle("infra", f"{NOT_PLAIN}: {error}")
         self.asked = True
         try:
             wire.send(self.channel, kind, body)

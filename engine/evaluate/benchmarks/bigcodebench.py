@@ -21,7 +21,7 @@ VERSION = "v0.1.4"
 SPLITS = {"test": "complete", "validation": "complete", "complete": "complete", "instruct": "instruct"}
 FIELDS = (
     *("task_id", "complete_prompt", "instruct_prompt", "canonical_solution"),
-    *("code_prompt", "test", "entry_point", "libs"),
+    *("test", "entry_point", "libs"),
 )
 CASES = "TestCases"
 CPU_SECONDS = 30.0

@@ -122,7 +122,7 @@ def _called(rules: Rules, task: Task, program: Program, run: Run) -> Steps:
         if verdict.name != "wrong":
             break
     # The sandbox names a call by its first words, which are the same for all of these.
-    told = verdict.detail.split("...: ", 1)
+    told = verdict.detail.split(stdio.CALLED, 1)
     shown = run.stdin[1:-1] if len(run.stdin) <= SHOWN else run.stdin[1:SHOWN] + "..."
     return replace(verdict, detail=f"{task.entry_point}({shown}): {told[-1]}" if told[1:] else verdict.detail)
 

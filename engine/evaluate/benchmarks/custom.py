@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.benchmarks import stdio
-from engine.evaluate.benchmarks.tasks import asserts, collect, demand_fields, tasks_file
+from engine.evaluate.benchmarks.tasks import asserts, collect, demand_fields, demand_only_test, tasks_file
 from engine.evaluate.benchmarks.tasks import judge as judge_once
 from engine.evaluate.rows import from_file
 from engine.evaluate.task import Run, Steps, Task
@@ -35,7 +35,8 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     Raises:
         WishError: no file, or a row that is not a task (file and line are named).
     """
-    source = tasks_file(source, split, name="a benchmark of your own", where="name it")
+    demand_only_test(split, name="a benchmark of your own")
+    source = tasks_file(source, name="a benchmark of your own", where="name it")
     return collect(from_file(source), _task, limit=limit, source=source)
 
 

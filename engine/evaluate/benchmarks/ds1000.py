@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks.tasks import collect, demand_fields, third_party
+from engine.evaluate.benchmarks.tasks import collect, demand_fields, demand_only_test, third_party
 from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Steps, Task
 from engine.sandbox import Program
@@ -41,8 +41,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     Raises:
         WishError: no such file, dataset or split, or a row that is not a task (file and line are named).
     """
-    if split not in ("test", "validation"):
-        raise WishError(f"DS-1000 has no split {split!r}", "leave the split at test")
+    demand_only_test(split, name="DS-1000")
     return collect(from_file_or_hub(source, HUB_ID), _task, limit=limit, source=source or HUB_ID)
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks.tasks import collect, judge
+from engine.evaluate.benchmarks.tasks import collect, demand_only_test, judge
 from engine.evaluate.benchmarks.tasks import demand_fields as demand_row
 from engine.evaluate.rows import from_file_or_hub
 from engine.evaluate.task import Task
@@ -33,8 +33,7 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     Raises:
         WishError: no such file, dataset or split, or a row that is not a task (file and line are named).
     """
-    if split not in ("test", "validation"):
-        raise WishError(f"HumanEval has no split {split!r}", "leave the split at test")
+    demand_only_test(split, name="HumanEval")
     return collect(from_file_or_hub(source, HUB_ID), _task, limit=limit, source=source or HUB_ID)
 
 
@@ -71,14 +70,16 @@ def _helpers(prompt: str) -> str:
 
 
 def demand_fields(row: Any, place: str, fields: tuple[str, ...] = FIELDS) -> None:
-    """Raise WishError unless a row has these fields as texts, and a `check` among them."""
+    """Raise WishError unless a row has these fields as texts, and a `check` in a `test` among them."""
     demand_row(row, place, dict.fromkeys(fields, str), of="HumanEval's format")
-    if "test" in fields and "def check" not in row["test"]:
-        raise WishError(f"{place}: `test` defines no check(candidate)", "give the task a check function")
     if not row["entry_point"].isidentifier():
         raise WishError(
             f"{place}: entry_point {row['entry_point']!r} is no name", "name the function to test"
         )
+    if "test" not in fields:
+        return
+    if "def check" not in row["test"]:
+        raise WishError(f"{place}: `test` defines no check(candidate)", "give the task a check function")
     try:
         ast.parse(row["test"])
     except (SyntaxError, ValueError, RecursionError) as error:

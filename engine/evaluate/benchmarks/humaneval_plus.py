@@ -9,14 +9,13 @@ from engine.errors import WishError
 from engine.evaluate.benchmarks import oracle
 from engine.evaluate.benchmarks.humaneval import STOP, demand_fields, prompt
 from engine.evaluate.benchmarks.humaneval import program as continued
-from engine.evaluate.benchmarks.tasks import collect, judge
-from engine.evaluate.rows import from_file_or_hub
+from engine.evaluate.benchmarks.tasks import collect, judge, tasks_file
+from engine.evaluate.rows import from_file
 from engine.evaluate.task import Task
 from engine.sandbox import Program
 
 __all__ = ["judge", "load", "program", "prompt"]
 
-HUB_ID = "evalplus/humanevalplus"
 SPLITS = {
     "test": ("base_input", "plus_input"),
     "validation": ("base_input", "plus_input"),
@@ -42,8 +41,9 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
     """
     if split not in SPLITS:
         raise WishError(f"HumanEval+ has no split {split!r}", f"choose one of {', '.join(SPLITS)}")
-    rows = from_file_or_hub(source, HUB_ID)
-    return collect(rows, partial(_task, parts=SPLITS[split]), limit=limit, source=source or HUB_ID)
+    where = "give HumanEvalPlus.jsonl.gz of an EvalPlus release: the hub's copy lacks its inputs"
+    source = tasks_file(source, name="humaneval-plus", where=where)
+    return collect(from_file(source), partial(_task, parts=SPLITS[split]), limit=limit, source=source)
 
 
 def program(task: Task, completion: str) -> Program:
@@ -57,7 +57,7 @@ def _task(row: Any, place: str, parts: tuple[str, ...]) -> Task:
     if missing:
         raise WishError(
             f"{place}: not a task in EvalPlus's native format, {', '.join(missing)} missing or not a list",
-            "give the file HumanEvalPlus.jsonl of an EvalPlus release; the hub's copy lacks its inputs",
+            "give the file HumanEvalPlus.jsonl of an EvalPlus release",
         )
     inputs = [(part.removesuffix("_input"), arguments) for part in parts for arguments in row[part]]
     tolerance = float(row.get("atol") or 0.0)

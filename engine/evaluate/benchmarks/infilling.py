@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.evaluate.benchmarks.humaneval import FIELDS, demand_fields
-from engine.evaluate.benchmarks.tasks import collect, judge, tasks_file
+from engine.evaluate.benchmarks.tasks import collect, demand_only_test, judge, tasks_file
 from engine.evaluate.rows import from_file
 from engine.evaluate.task import Task
 from engine.sandbox import Program
@@ -25,7 +25,8 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
         WishError: no file, or a row that is not a task (file and line are named).
     """
     where = "give one of github.com/openai/human-eval-infilling"
-    source = tasks_file(source, split, name="infilling", where=where)
+    demand_only_test(split, name="infilling")
+    source = tasks_file(source, name="infilling", where=where)
     return collect(from_file(source), _task, limit=limit, source=source)
 
 

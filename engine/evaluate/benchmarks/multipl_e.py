@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from engine.errors import WishError
-from engine.evaluate.benchmarks.tasks import collect, demand_fields, judge, tasks_file
+from engine.evaluate.benchmarks.tasks import collect, demand_fields, demand_only_test, judge, tasks_file
 from engine.evaluate.rows import from_file
 from engine.evaluate.task import Task
 from engine.sandbox import File, Program
@@ -46,7 +46,8 @@ def load(source: str | None, *, split: str = "test", limit: int | None = None) -
         WishError: no file, or a row that is not a task (file and line are named).
     """
     where = "give one language of huggingface.co/datasets/nuprl/MultiPL-E as JSONL"
-    source = tasks_file(source, split, name="multipl-e", where=where)
+    demand_only_test(split, name="multipl-e")
+    source = tasks_file(source, name="multipl-e", where=where)
     return collect(from_file(source), _task, limit=limit, source=source)
 
 

@@ -20,7 +20,7 @@ EXACT_DIGITS = 15
 SHOWN = 60
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
-_CALLED = "...: "
+CALLED = "...: "
 """What stands in a detail between a call too long to be shown and what came of it."""
 _ASK_CHECKER = """import json as _json
 _verdict = check(*_json.loads({given!r}))
@@ -80,7 +80,7 @@ def _checked(checker: str, run: Run, verdict: Verdict) -> Steps:
     said = yield Program(checker, calls=(Call(_ASK_CHECKER.format(given=given), True),))
     if said.passed:
         return verdict
-    called, _, fault = said.detail.rpartition(_CALLED)
+    called, _, fault = said.detail.rpartition(CALLED)
     if said.name == "wrong":
         return replace(verdict, name="wrong", detail=f"the checker refuses {_shown(verdict.stdout)}")
     if said.name in ("infra", "compile_error") or (said.name == "runtime_error" and not called):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import textwrap
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ Row = tuple[str, Any]
 
 _STRANGE = (
     *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
+    zlib.error,
     *(RecursionError, MemoryError, SyntaxError),  # of Python's parser, for code that is nested without end
 )
 
@@ -70,17 +72,21 @@ def _made(row: Any, place: str, make: Callable[[Any, str], Task | None]) -> Task
     return task
 
 
-def tasks_file(source: str | None, split: str, *, name: str, where: str) -> str:
-    """The file of a benchmark that has no home on the hub and one split only.
+def tasks_file(source: str | None, *, name: str, where: str) -> str:
+    """The file of a benchmark that is not to be had on the hub.
 
     Raises:
-        WishError: no file is named (`where` says what to give), or another split.
+        WishError: none is named; `where` says what to give.
     """
     if source is None:
         raise WishError(f"{name} needs a file of tasks", f"{where} (evaluate.data, or --data)")
+    return source
+
+
+def demand_only_test(split: str, *, name: str) -> None:
+    """Raise WishError for a split of a benchmark that has one alone, which `validation` gives too."""
     if split not in ("test", "validation"):
         raise WishError(f"{name} has no split {split!r}", "leave the split at test")
-    return source
 
 
 def demand_fields(row: Any, place: str, fields: Mapping[str, type | tuple[type, ...]], *, of: str) -> None:

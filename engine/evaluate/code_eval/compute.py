@@ -13,7 +13,7 @@ from engine.evaluate.code_eval.reference import beside, program
 from engine.evaluate.judge import ATTEMPTS, Court, judge
 from engine.evaluate.passk import pass_at_k
 from engine.evaluate.task import Steps, Task
-from engine.sandbox import Limits, Program, Verdict
+from engine.sandbox import NOT_PLAIN, Limits, Program, Verdict
 
 Results = dict[int, list[tuple[int, dict[str, Any]]]]
 """By index of the task, (completion_id, what came of it), as `code_eval` gives them."""
@@ -21,7 +21,6 @@ Results = dict[int, list[tuple[int, dict[str, Any]]]]
 WALL_FACTOR = 3
 """The timeout is CPU time, so that load changes no verdict; a program that sleeps has so many times as long."""
 _TIMED_OUT = ("cpu_limit", "wall_limit")
-_NOT_PLAIN = "the test hands over what is not plain data"
 
 
 def run(
@@ -98,6 +97,6 @@ class _References:
     def judge(self, task: Task, program: Program) -> Steps:
         """In the judge; a reference found to hand over what cannot leave it, in the program's own process."""
         verdict = yield program
-        if verdict.name == "infra" and verdict.detail.startswith(_NOT_PLAIN) and not program.together:
+        if verdict.name == "infra" and verdict.detail.startswith(NOT_PLAIN) and not program.together:
             verdict = yield beside(program.source, task.test or "")
         return verdict

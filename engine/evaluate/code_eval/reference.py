@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ast
 import builtins
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from engine.evaluate.code_eval.objects import needs_objects
+from engine.generate import parsed
 from engine.sandbox import Program
 
 _BUILTINS = frozenset(dir(builtins))
@@ -68,7 +68,7 @@ class _Reference:
 
 @lru_cache(maxsize=1024)
 def _read(text: str) -> _Reference | None:
-    tree = _parsed(text)
+    tree = parsed(text)
     if tree is None or any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in tree.body):
         return None  # such an import is right only at the start of the whole text
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - set(_bound(tree))
@@ -83,15 +83,6 @@ def _read(text: str) -> _Reference | None:
         objects=needs_objects(tree, asked),
         check=_shaped(tree, asked),
     )
-
-
-def _parsed(text: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _bound(tree: ast.AST) -> Iterator[str]:
@@ -160,7 +151,7 @@ def _lent(candidate: str, read: _Reference) -> str:
     names = {name for node in lent for name in _names_of(node)}
     if not any(name in candidate for name in names):
         return ""
-    tree = _parsed(candidate)
+    tree = parsed(candidate)
     if tree is None:
         return ""
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - set(_bound(tree))
@@ -177,5 +168,5 @@ def _names_of(node: ast.stmt) -> Iterator[str]:
 @lru_cache(maxsize=16)
 def _defined(candidate: str) -> frozenset[str]:
     """Names a candidate binds."""
-    tree = _parsed(candidate)
+    tree = parsed(candidate)
     return frozenset(_bound(tree)) if tree else frozenset()

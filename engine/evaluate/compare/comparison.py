@@ -12,6 +12,7 @@ from typing import Any
 from engine.errors import WishError
 from engine.evaluate.compare.paired import Paired, paired
 from engine.evaluate.compare.side import Sampled, Side, read_side
+from engine.evaluate.summary import some
 
 GENERATION, EXTRACTION, LIMITS, EXECUTION = "generation", "extraction", "limits", "execution"
 PROGRAM, SAMPLES, UNKNOWN = "program", "samples", "unknown"
@@ -26,8 +27,6 @@ WHERE = {
 }
 """Where a change can come from, in the order it is looked for."""
 JUDGING = ("isolation", "engine", "mode", "preload")
-NAMED = 5
-"""How many of a long list a note names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +138,11 @@ class Comparison:
                 yield f"{name}: the sandbox failed on {side.unscored} samples, which are in no figure"
         for name, tasks in (("A", self.only_a), ("B", self.only_b)):
             if tasks:
-                yield f"{len(tasks)} tasks are in {name} alone and in no figure: {_some(tasks)}"
+                yield f"{len(tasks)} tasks are in {name} alone and in no figure: {some(tasks)}"
         if self.unscored:
             yield (
                 f"{len(self.unscored)} tasks have no scored sample on one side and are in no figure: "
-                + _some(self.unscored)
+                + some(self.unscored)
             )
         counts_a, counts_b = self._sample_counts()
         if counts_a != counts_b:
@@ -153,7 +152,7 @@ class Comparison:
             )
         untold = sorted(self.a.settings.keys() ^ self.b.settings.keys())
         if untold:
-            yield f"{len(untold)} settings are told by one side alone: {_some(untold)}"
+            yield f"{len(untold)} settings are told by one side alone: {some(untold)}"
 
     def _sample_counts(self) -> tuple[list[int], list[int]]:
         out = {*self.only_a, *self.only_b, *self.unscored}
@@ -176,7 +175,7 @@ def compare(folder_a: Path, folder_b: Path) -> Comparison:
     shared = [task for task in a.tasks if task in b.tasks]
     if not shared:
         raise WishError(
-            f"{a.folder} and {b.folder} share no task: {_some([*a.tasks])} here, {_some([*b.tasks])} there",
+            f"{a.folder} and {b.folder} share no task: {some([*a.tasks])} here, {some([*b.tasks])} there",
             "compare evaluations of the same benchmark",
         )
     counted = [task for task in shared if a.scored(task) and b.scored(task)]
@@ -278,8 +277,3 @@ def _differing(a: Side, b: Side) -> tuple[Setting, ...]:
 
 def _range(counts: list[int]) -> str:
     return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -49,13 +49,12 @@ class Paired:
         return asdict(self) | {"differs": self.differs, "level": LEVEL}
 
 
-def paired(a: Sequence[Fraction], b: Sequence[Fraction], *, seed: int = 0) -> Paired:
+def paired(a: Sequence[Fraction], b: Sequence[Fraction]) -> Paired:
     """Compare two sides task by task (Miller 2024, arXiv 2411.00640: the variance that tasks share cancels).
 
     Args:
         a: pass rate of each task on one side, in [0, 1].
         b: of the same tasks, in the same order, on the other.
-        seed: of what is drawn at random.
 
     Returns:
         The means, their difference with its interval, and McNemar's exact test where every task is all or
@@ -63,17 +62,17 @@ def paired(a: Sequence[Fraction], b: Sequence[Fraction], *, seed: int = 0) -> Pa
     """
     differences = [there - here for here, there in zip(a, b, strict=True)]
     gained, lost = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    low, high = difference_interval([float(d) for d in differences], seed=seed)
+    low, high = difference_interval([float(d) for d in differences])
     if all(rate in (0, 1) for rate in (*a, *b)):
         test, p_value, exact = "McNemar's exact test", mcnemar(gained, lost), True
     else:
         test = "paired sign-flip test"
-        p_value, exact = sign_flip(differences, seed=seed)
+        p_value, exact = sign_flip(differences)
     mean_a, mean_b, mean = (float(sum(part, Fraction()) / len(part)) for part in (a, b, differences))
     return Paired(len(differences), mean_a, mean_b, mean, low, high, gained, lost, test, p_value, exact)
 
 
-def difference_interval(differences: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+def difference_interval(differences: Sequence[float]) -> tuple[float, float]:
     """95 % interval of a mean of differences in [-1, 1]: the percentiles of resampled tasks.
 
     Pairs are drawn whole (Koehn 2004, "Statistical significance tests for machine translation evaluation").
@@ -82,7 +81,7 @@ def difference_interval(differences: Sequence[float], *, seed: int = 0) -> tuple
     """
     first = differences[0]
     if any(difference != first for difference in differences):
-        return bootstrap(differences, seed=seed)
+        return bootstrap(differences)
     unseen = wilson(0, len(differences))[1]
     return first - unseen * (first + 1), first + unseen * (1 - first)
 

@@ -118,7 +118,7 @@ def read_side(folder: Path) -> Side:
 
 def _evaluation(folder: Path) -> Path:
     """The folder itself, or the one evaluation of a run folder."""
-    if is_evaluation(folder) or any(Place(folder, 0, 1).journals()):
+    if is_evaluation(folder) or any(Place(folder).journals()):
         return folder
     found = sorted(path.parent for path in (folder / protocol.EVALUATIONS).glob(f"*/{SUMMARY}"))
     if len(found) == 1:
@@ -149,7 +149,7 @@ def _texts(place: Path, lines: Any) -> dict[tuple[Any, ...], set[str]]:
     texts: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     if all("text_sha256" in line for line in lines):
         return texts
-    for path in Place(place, 0, 1).journals():
+    for path in Place(place).journals():
         for record in journal.read(path):
             if isinstance(record.get("text"), str):
                 texts[_drawn(record)].add(digest(record["text"]))
@@ -164,9 +164,9 @@ def _settings(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     settings = {name: value for name, value in summary.get("settings", {}).items() if name != "k"}
     court = settings.pop("court", {})
     yield from _leaves("", settings | court)
-    for name in ("isolation", "extract_version", "versions"):
+    for name in ("isolation", "extract_version"):
         if name in summary:
-            yield from _leaves(f"{name}.", summary[name]) if name == "versions" else [(name, summary[name])]
+            yield name, summary[name]
 
 
 def _leaves(above: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -71,9 +71,8 @@ def read_judged(folder: Path) -> Judged:
     results = {(line["task_id"], line["sample"]): line for line in journal.read(folder / RESULTS)}
     if not all(isinstance(line.get("verdict"), str) for line in results.values()):
         raise ValueError(f"{RESULTS} has a line without a verdict")
-    if not all(
-        {"task_id", "cpu_ratio", "memory_ratio"} <= line.keys() for line in journal.read(folder / EFFICIENCY)
-    ):
+    ratios = tuple(journal.read(folder / EFFICIENCY))
+    if not all({"task_id", "cpu_ratio", "memory_ratio"} <= line.keys() for line in ratios):
         raise ValueError(f"{EFFICIENCY} has a line without its ratios")
     tasks = {task["task_id"]: task for task in journal.read(folder / TASKS)}
     summary = read_object(folder / SUMMARY) or _counted(results)
@@ -96,7 +95,7 @@ def read_judged(folder: Path) -> Judged:
         results=results,
         missing=tuple(_missing(folder, results)),
         hashes=hashes,
-        ratios=tuple(journal.read(folder / EFFICIENCY)),
+        ratios=ratios,
     )
 
 

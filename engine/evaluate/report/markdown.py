@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.evaluate.report.stages import Entry, Stage, entries, hat_ks
+from engine.evaluate.report.stages import Entry, Stage, asked_ks, entries, hat_ks
 from engine.sandbox import VERDICTS
 
 _MEANS_SOMETHING = re.compile(r"[\\`*<>\[\]|&#]")
@@ -32,7 +32,7 @@ def score_table(models: Sequence[Entry]) -> list[str]:
     """pass@k of each model with its 95 % interval: a sentence and a table."""
     if not models:
         return ["No evaluation has finished yet."]
-    ks = sorted({k for model in models for k in model.judged.summary["pass_at_k"]}, key=int)
+    ks = asked_ks(models)
     hats = hat_ks(models)
     head = ["model", "benchmark", "tasks", *(f"pass@{k}" for k in ks), *(f"pass^{k}" for k in hats)]
     rows = [

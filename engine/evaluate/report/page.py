@@ -20,7 +20,7 @@ from engine.evaluate.report.charts import Series, line_chart
 from engine.evaluate.report.highlight import highlight, visible
 from engine.evaluate.report.programs import task_rows
 from engine.evaluate.report.ratios import drawn
-from engine.evaluate.report.stages import COLOURS, Entry, Stage, entries, hat_ks
+from engine.evaluate.report.stages import COLOURS, Entry, Stage, asked_ks, entries, hat_ks
 from engine.sandbox import VERDICTS
 
 PAGE = Path(__file__).parent / "assets"
@@ -67,7 +67,7 @@ def write(stages: Sequence[Stage], out: Path, *, title: str = "Temper report") -
         models=models,
         stages=stages,
         colours={stage.name: colour for stage, colour in _colours(stages, models)},
-        ks=_ks(models),
+        ks=asked_ks(models),
         hats=hat_ks(models),
         groups=_groups(models),
         counts={group: _told(m.figures(group).get("tasks") for m in models) for group in _groups(models)},
@@ -113,10 +113,6 @@ def summarise(stages: Sequence[Stage], out: Path) -> None:
             }
         )
     protocol.write_json(out, {"stages": found})
-
-
-def _ks(models: Sequence[Entry]) -> list[str]:
-    return sorted({k for model in models for k in model.judged.summary["pass_at_k"]}, key=int)
 
 
 def _told(counts: Iterable[int | None]) -> str:
@@ -169,13 +165,13 @@ def _curves(models: Sequence[Entry]) -> Markup:
     """pass@k by k, on a scale where each doubling of k is one step; empty with one k alone."""
     series = []
     for model in models:
-        found = [(math.log2(int(k)), model.pass_at(k)) for k in _ks([model]) if model.pass_at(k)]
+        found = [(math.log2(int(k)), model.pass_at(k)) for k in asked_ks([model]) if model.pass_at(k)]
         points = [(x, estimate["value"]) for x, estimate in found]
         band = [(x, estimate["low"], estimate["high"]) for x, estimate in found]
         series.append(Series(model.label, points, model.colour, markers=True, band=band))
     if max((len(line.points) for line in series), default=0) < 2:
         return Markup("")
-    marks = [(math.log2(int(k)), k) for k in _ks(models)]
+    marks = [(math.log2(int(k)), k) for k in asked_ks(models)]
     return line_chart(series, label="pass@k by k", across="k", percent=True, marks=marks)
 
 

@@ -59,6 +59,8 @@ def _chart(curves: Sequence[Series], heading: str) -> Markup:
     every = math.ceil((high - low + 1) / 8)
     marks = [(float(power), f"{2.0**power:g}x") for power in range(low, high + 1) if power % every == 0]
     inside = [mark for mark in marks if min(places) <= mark[0] <= max(places)]
+    if not inside:  # all between two powers of two
+        inside = [(place, f"{2.0**place:.3g}x") for place in sorted({min(places), max(places)})]
     across = "times the reference"
     return line_chart(
         curves, label=f"{heading} against the reference", across=across, percent=True, marks=inside

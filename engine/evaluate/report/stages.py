@@ -153,6 +153,11 @@ class Entry:
         return estimate if estimate.get("value") is not None else {}
 
 
+def asked_ks(models: Sequence[Entry]) -> list[str]:
+    """The k of pass@k that any model was asked for."""
+    return sorted({k for model in models for k in model.judged.summary["pass_at_k"]}, key=int)
+
+
 def hat_ks(models: Sequence[Entry]) -> list[str]:
     """The k that any model has a pass^k for; folders of before it was counted have none."""
     return sorted(

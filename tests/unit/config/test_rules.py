@@ -88,7 +88,8 @@ CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]
     ("system server", {"evaluate": {"system": "x", "server": {"url": SERVER}}}, "system is set and the model is not",
      {"evaluate": {"server": {"url": SERVER, "api": "chat"}}}),
     ("thinking", {"evaluate": {"thinking": "keep"}}, "thinking is set and the model is not", {"evaluate": {"chat": "yes"}}),
-    ("thinking tags", {"evaluate": {"thinking": ["<a>", "<a>"], "chat": "yes"}}, "the same tag '<a>'", {"evaluate": {"thinking": ["<a>", "</a>"]}}),
+    ("system of infilling", {"evaluate": {"benchmark": "infilling", "system": "Be terse."}}, "system is set and infilling", {"evaluate": {"system": None}}),
+    ("thinking of infilling", {"evaluate": {"benchmark": "infilling", "thinking": "keep"}}, "thinking is set and infilling", {"evaluate": {"thinking": "auto"}}),
 ]  # fmt: skip
 
 

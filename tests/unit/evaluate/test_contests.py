@@ -352,8 +352,13 @@ def test_a_zipped_file_that_breaks_off_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_a_row_of_another_shape_is_a_sentence(name: str, row: dict[str, Any], tmp_path: Path) -> None:
-    whole = {"apps": apps(tests={}), "codecontests": codecontests(), "livecodebench": livecodebench()}[name]
-    with pytest.raises(WishError):
+    whole = {
+        "apps": apps(tests={"inputs": ["1\n"], "outputs": ["1\n"]}),
+        "codecontests": codecontests(),
+        "livecodebench": livecodebench(),
+    }[name]
+    find(name).load(write(tmp_path / "right.jsonl", whole))
+    with pytest.raises(WishError, match=r"t\.jsonl:1: "):
         find(name).load(write(tmp_path / "t.jsonl", whole | row))
 
 

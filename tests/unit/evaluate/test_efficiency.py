@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def test_the_report_draws_it(measured: tuple[Path, dict[str, Any]], tmp_path: Pa
     page = (tmp_path / "r.html").read_text()
     assert "Efficiency of passing programs" in page
     assert 'aria-label="Run time against the reference"' in page
+    assert re.search(r"<text[^>]*>[\d.]+x</text>", page)
 
 
 def test_a_table_and_no_stale_measurement(tmp_path: Path) -> None:

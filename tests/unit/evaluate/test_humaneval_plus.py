@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -96,14 +95,16 @@ def test_a_file_in_another_format_is_refused(tmp_path: Path) -> None:
         PLUS.load(write(tmp_path / "t.jsonl"), split="train")
 
 
-def test_roots_of_a_polynomial_are_put_into_it(field_data: Path) -> None:
+def test_roots_of_a_polynomial_are_put_into_it(tmp_path: Path) -> None:
     """Many roots are right: HumanEval/32's answers are not compared with the reference's."""
-    file = field_data / "humanevalplus" / "HumanEvalPlus.jsonl.gz"
-    task = next(task for task in PLUS.load(str(file)) if task.id == "HumanEval/32")
-    with gzip.open(file, "rt") as lines:
-        (row,) = (row for row in map(json.loads, lines) if row["task_id"] == task.id)
-    shifted = row["canonical_solution"].replace("    return x", "    return x + 1e-9")
-    wrong = row["canonical_solution"].replace("    return x", "    return x + 1.0")
-    trials = [(task, PLUS.program(task, answer)) for answer in (task.reference, shifted, wrong)]
-    found = [v for _, v in judging.judge(PLUS, len(trials), trials.__getitem__, COURT)]
-    assert found[0].passed and not found[2].passed, found
+    poly = "def poly(xs, x): return sum(c * x ** n for n, c in enumerate(xs))\n\n\ndef find_zero(xs):\n"
+    roots = {
+        "entry_point": "find_zero",
+        "prompt": poly,
+        "canonical_solution": "    return 1.0\n",
+        "atol": 1e-4,
+    }
+    (task,) = PLUS.load(write(tmp_path / "t.jsonl", **roots, base_input=[[[-1, 0, 1]]], plus_input=[]))
+    trials = [(task, PLUS.program(task, f"    return {root}\n")) for root in ("1.0", "-1.0", "0.0")]
+    found = [v.name for _, v in judging.judge(PLUS, len(trials), trials.__getitem__, COURT)]
+    assert found == ["passed", "passed", "wrong"]

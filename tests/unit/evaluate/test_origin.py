@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from engine.errors import WishError
+from engine.evaluate import find
 from engine.evaluate.benchmarks import BENCHMARKS, basics, humaneval
 from engine.evaluate.benchmarks.sources import SOURCES
 from engine.evaluate.commands import benchmark as benchmark_command
@@ -100,3 +102,20 @@ def test_the_list_names_all_with_licence_tasks_size_and_hash() -> None:
             assert f"{file.tasks:,} tasks, {file.size:,} bytes, sha256 {file.sha256[:12]}" in text
     assert f"({len(basics.load(None))} tasks)" in SOURCES["basics"].origin
     assert [one["name"] for one in json.loads(told("list", "--json").stdout)] == list(BENCHMARKS)
+
+
+def test_a_file_that_breaks_off_is_a_sentence_even_where_its_first_task_is_enough(tmp_path: Path) -> None:
+    """What is hashed is all of it, so what the first rows did not show is found there."""
+    row = {
+        "task_id": "t/1",
+        "prompt": "def f():\n",
+        "entry_point": "f",
+        "canonical_solution": "    return 1\n",
+    }
+    row["test"] = "def check(candidate):\n    assert candidate() == 1\n"
+    rows = [json.dumps({**row, "task_id": f"t/{number}"}) for number in range(5000)]
+    whole = gzip.compress("\n".join(rows).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    assert len(find("humaneval").load(str(tmp_path / "cut.jsonl.gz"), limit=1)) == 1
+    with pytest.raises(WishError, match=r"cannot read .*cut\.jsonl\.gz"):
+        Origin.of("humaneval", str(tmp_path / "cut.jsonl.gz"))

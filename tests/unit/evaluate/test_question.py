@@ -92,7 +92,7 @@ def test_a_template_without_a_place_for_the_system_turn(tokenizer: Any, small: P
     with pytest.raises(WishError, match="refuses the question .no system role"):
         put(tokenizer, tasks, **told)
     tokenizer.chat_template = loop.replace("X", "")
-    with pytest.raises(WishError, match="the chat template leaves it out"):
+    with pytest.raises(WishError, match="the chat template leaves out what the system says"):
         put(tokenizer, tasks, **told)
     tokenizer.chat_template = None
     with pytest.raises(WishError, match="system is set and the tokenizer has no chat template"):
