@@ -77,7 +77,8 @@ def check(
     click.echo(json.dumps(facts, indent=1) if as_json else _lines(facts))
     if strict and found.findings:
         raise WishError(
-            f"found in the training rows: {', '.join(found.findings)}", "mend the rows (--redact)"
+            f"found in the rows of the training sources: {', '.join(found.findings)}",
+            "mend the rows (--redact)",
         )
 
 

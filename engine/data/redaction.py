@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,22 +38,22 @@ def write(file: Path, rows: Sequence[Row]) -> int:
         clean = _redacted(row.fields)
         changed += clean != row.fields
         try:
-            lines.append(json.dumps(clean, ensure_ascii=False) + "\n")
+            lines.append(json.dumps(clean) + "\n")
         except (TypeError, ValueError) as error:
             raise WishError(
                 f"{row.where} cannot be written as JSON ({error})", "leave that column out"
             ) from None
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        with file.open("x", encoding="utf-8", errors="surrogatepass") as stream:
+        with partial.open("w", encoding="utf-8") as stream:
             stream.writelines(lines)
-    except FileExistsError:
-        raise WishError(
-            f"{file} exists and is not overwritten", "name another file, or move it away"
-        ) from None
+        os.link(partial, file)  # as a rename, but never over a file that has come meanwhile
     except OSError as error:
         raise WishError(
-            f"{file} cannot be written: {error.strerror}", "name a file in a folder you own"
+            f"{file} cannot be written: {error.strerror}", "name a new file in a folder you own"
         ) from None
+    finally:
+        partial.unlink(missing_ok=True)
     return changed
 
 

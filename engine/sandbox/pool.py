@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import socket
 import sys
@@ -33,7 +32,7 @@ _BACKLOG = 8
 """Programs a worker that wait for it: enough that none idles. The next ones are left where they come from."""
 _GLANCE_SECONDS = 0.01
 _TURN = "\0temper-sandbox-pool-{}"
-_MOST_TURNS = 1000
+_MOST_TURNS = 10_000
 
 _DEFAULT = Limits()
 
@@ -81,9 +80,9 @@ class Pool:
         shown = packages_of((*preload, *packages))
         setup = Setup(mode == "fresh", preload, shown, engine, engines.find(engine) if engine else "")
         self._processes: list[Process] = []
-        self._turn, first = _take_turn()
+        self._turns = _take_turns(workers)
         try:
-            for place in range(first, first + workers):
+            for place in self._turns:
                 self._processes.append(Process(levels, setup, _DEFAULT.disk_mb, place))
             for process in self._processes:
                 process.wait_until_open()
@@ -174,7 +173,8 @@ class Pool:
             process.hang_up()
         for process in self._processes:
             process.close()
-        self._turn.close()
+        for holder in self._turns.values():
+            holder.close()
 
     def __enter__(self) -> Pool:
         return self
@@ -244,18 +244,26 @@ class _Ahead:
             future.cancel()
 
 
-def _take_turn() -> tuple[socket.socket, int]:
-    """A number that no open pool of this machine has, and what holds it: the pool's first worker takes the CPU of that
-    number and the others the next ones, so that small pools beside each other share none.
+def _take_turns(workers: int) -> dict[int, socket.socket]:
+    """Numbers in a row that no open pool of this machine has, and what holds each.
 
-    An abstract socket holds it, which the kernel lets go with its process.
+    A worker takes the CPU of its number, counted round: those of a pool share none while there are others, and
+    pools beside each other go on where the one before ended. Abstract sockets hold the numbers, which the kernel lets
+    go with their process.
     """
-    holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    turns: dict[int, socket.socket] = {}
     for number in range(_MOST_TURNS):
-        with contextlib.suppress(OSError):
+        holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
             holder.bind(_TURN.format(number))
-            return holder, number
-    return holder, 0
+            turns[number] = holder
+        except OSError:  # somebody has it: begin anew behind it
+            for taken in (holder, *turns.values()):
+                taken.close()
+            turns = {}
+        if len(turns) == workers:
+            return turns
+    return dict(enumerate(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(workers)))
 
 
 def packages_of(modules: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from . import codec, wire
 from .ahead import Foreseen, foresee
@@ -31,8 +32,12 @@ _LAST_WORDS_SECONDS = 3.0
 _MOST_COLLECTED = 64 << 20
 _LEAST_EXCUSE_SECONDS = 0.02
 _serials = itertools.count(1)
-_clock = Stopwatch(os.getpid())
-"""Of this worker's process."""
+
+
+@lru_cache(maxsize=1)
+def _clock() -> Stopwatch:
+    """Of this worker's process."""
+    return Stopwatch(os.getpid())
 
 
 class Broken(Exception):
@@ -71,7 +76,7 @@ class Session:
         self.files: list[File] = []
         self.deadline = time.monotonic() + self.limits.wall_seconds * MOST_WALL + _GRACE_SECONDS
         self.last_words = math.inf
-        self.began = _clock.read()
+        self.began = _clock().read()
         self.excused = 0.0
         """Wall seconds the program was given for those it was kept waiting."""
         self.drained = 0.0
@@ -189,7 +194,7 @@ class Session:
         if not only:
             self.mark = None
             return
-        before, self.mark = self.mark, _clock.read()
+        before, self.mark = self.mark, _clock().read()
         if before is not None:
             self.drained += self.mark - before
 
@@ -266,7 +271,7 @@ class Session:
 
     def _answer_for(self, serial: int) -> None:
         """A program seems to have slept too long: end it, unless it waited for its judge or for this worker."""
-        kept = _clock.read() - self.began - self.drained + (self.judge.busy() if self.judge else 0.0)
+        kept = _clock().read() - self.began - self.drained + (self.judge.busy() if self.judge else 0.0)
         if kept - self.excused < _LEAST_EXCUSE_SECONDS:
             self.solution.end(serial, "wall")
         else:

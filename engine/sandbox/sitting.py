@@ -14,7 +14,7 @@ from dataclasses import replace
 from . import codec
 from .judge import JUDGE_LIMITS
 from .keeper import Keeper
-from .watch import Stopwatch, youngest_of
+from .watch import Stopwatch, heir_of
 
 _MOST_TRIALS = 1000
 """Forking a judge costs more than most trials; sitting for ever would let what tests leave behind pile up."""
@@ -63,7 +63,11 @@ class Sitting:
     def busy(self) -> float:
         """Seconds the judge has been at work, or waited for a CPU, in this trial: time its program had to wait."""
         if self._clock is None:
-            self._clock = Stopwatch(youngest_of(self.keeper.process.pid))
+            # In namespaces the judge is a child of the jail's first process, else of the zygote itself.
+            judge = heir_of(self.keeper.process.pid, 1 if self.keeper.level == "process" else 2)
+            if not judge:
+                return 0.0
+            self._clock = Stopwatch(judge)
         return self._clock.read() - self._mark
 
     def ruling(self) -> tuple[str, str] | None:

@@ -88,6 +88,11 @@ class _Records(unittest.TestResult):
         """It failed as it should, if the test says so."""
         self._accept(test, "failed, and was called an expected failure while it ran")
 
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+        """It was to fail."""
+        self.failures.append((test, "passed, and was to fail"))
+        self.stop()
+
     def _accept(self, test: unittest.TestCase, trouble: str) -> None:
         if getattr(test, "_testMethodName", None) in self.marked:
             self.tests.done()
@@ -103,7 +108,7 @@ def _is_marked(case: type[unittest.TestCase], method: str) -> bool:
 
 def _places() -> list[types.ModuleType | type]:
     """What a test leans on and a program may have patched: builtins, and unittest with its classes."""
-    modules = [builtins, unittest, unittest.case, unittest.suite, unittest.result]
+    modules = [sys.modules[name] for name in _MODULES]
     classes = [
         v for m in modules[1:] for v in vars(m).values() if isinstance(v, type) and v.__module__ == m.__name__
     ]
@@ -113,7 +118,10 @@ def _places() -> list[types.ModuleType | type]:
 def _restore(place: types.ModuleType | type, attributes: dict) -> None:
     if place is not builtins:  # where programs may add names of their own
         for name in [name for name in vars(place) if name not in attributes]:
-            delattr(place, name)
+            if (
+                sys.modules.get(f"{place.__name__}.{name}") is not vars(place)[name]
+            ):  # as unittest.mock, once imported
+                delattr(place, name)
     for name, value in attributes.items():
         if vars(place).get(name) is not value:
             setattr(place, name, value)

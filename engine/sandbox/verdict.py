@@ -34,7 +34,7 @@ OUTPUT_CAP_FACTOR = 128
 """A program may print this many times what is kept of its output before it is stopped (64 kB kept: 8 MB)."""
 
 MOST_WALL = 20.0
-"""Waiting for a CPU does not count as wall time, up to this many times the limit."""
+"""Waiting for a CPU, or for a judge at work, does not count as wall time, up to this many times the limit."""
 
 
 MOST_FILES = 64

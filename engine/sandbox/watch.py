@@ -175,12 +175,13 @@ class Stopwatch:
             return 0.0
 
 
-def youngest_of(pid: int) -> int:
-    """The end of a line of processes, each the last child of the one before it."""
+def heir_of(pid: int, generations: int) -> int:
+    """The first child of the first child ... of a process, so many generations down; 0 where there is none yet."""
     with contextlib.suppress(OSError, IndexError):
-        while children := _children(pid):
-            pid = int(children[-1])
-    return pid
+        for _ in range(generations):
+            pid = int(_children(pid)[0])
+        return pid
+    return 0
 
 
 def _memory_kb(name: str) -> int:

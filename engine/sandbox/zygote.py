@@ -178,7 +178,9 @@ class Zygote:
             self._become(order, fds)
         if self.rooms:
             self.rooms.leave()
-        watch = Watch(order, child, first, not self.namespaces, self.shape.level != "full", asks=True)
+        watch = Watch(
+            order, child, first, not self.namespaces, self.shape.level != "full", order.role != "judge"
+        )
         for fd in fds:
             os.close(fd)
         self._attend(watch)
@@ -200,7 +202,7 @@ class Zygote:
                 self._heed(watch)
                 continue
             pause = watch.look()
-            if watch.overdue and not watch.waits:
+            if watch.overdue and not (watch.waits or watch.reason):
                 self.control.send(_pack({"serial": watch.order.serial, "overdue": True}))
                 watch.waits = True
         os.close(pidfd)

@@ -91,6 +91,21 @@ SKIPS = {
 }
 
 
+def test_a_module_that_the_program_imports_too_is_there_for_the_test(pool: Pool) -> None:
+    verdict = pool.run(together(f"import unittest.mock\n{ADDS}", f"import unittest.mock\n{MOCKS}"), QUICK)
+    assert verdict.passed, verdict
+    patched = MOCKS.replace("patch(", "unittest.mock.patch(")
+    assert pool.run(
+        together(f"import unittest.mock\n{ADDS}", f"import unittest.mock\n{patched}"), QUICK
+    ).passed
+
+
+def test_a_method_that_was_to_fail_and_passes_is_wrong(best: Pool) -> None:
+    fails = NINE.replace("  def test", "  @unittest.expectedFailure\n  def test")
+    assert best.run(together("def f(x): return 1", fails), QUICK).passed
+    assert best.run(together("def f(x): return x * x", fails), QUICK).name == "wrong"
+
+
 @pytest.mark.parametrize("name", SKIPS)
 def test_only_the_test_itself_may_skip(best: Pool, name: str) -> None:
     assert best.run(together("def f(x): return x * x", NINE), QUICK).passed

@@ -411,7 +411,7 @@ half_meant = st.builds(
 )
 orders = st.binary(min_size=1, max_size=40) | st.builds(
     lambda key, value: json.dumps({key: value}).encode(),
-    st.sampled_from(["run", "end", "x"]),
+    st.sampled_from(["run", "end", "go_on", "x"]),
     half_meant | scalars,
 )
 
