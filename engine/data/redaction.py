@@ -48,6 +48,8 @@ def write(file: Path, rows: Sequence[Row]) -> int:
         with partial.open("w", encoding="utf-8") as stream:
             stream.writelines(lines)
         os.link(partial, file)  # as a rename, but never over a file that has come meanwhile
+    except FileExistsError:
+        raise WishError(f"{file} exists and is not overwritten", "name another file") from None
     except OSError as error:
         raise WishError(
             f"{file} cannot be written: {error.strerror}", "name a new file in a folder you own"

@@ -39,6 +39,9 @@ class Sitting:
         null = os.open(os.devnull, os.O_RDWR)
         try:
             keeper.run(self.serial, "judge", _LIFETIME, [null, null, null, theirs.fileno()])
+        except BaseException:
+            self.link.close()
+            raise
         finally:
             theirs.close()
             os.close(null)
@@ -104,8 +107,14 @@ class Sitting:
 
     def close(self) -> None:
         """Let the judge go home, and wait until it has."""
+        self.forget()
         with contextlib.suppress(OSError):
-            self.link.close()
             if self.report is None:
                 self.end()
                 self.read_report()
+
+    def forget(self) -> None:
+        """Close what leads to it, without waiting: its jail is being closed, or is broken."""
+        self.link.close()
+        if self._clock:
+            self._clock.close()

@@ -172,7 +172,8 @@ class Worker:
         verdict = session.run()
         if session.spent:
             self.keepers.pop(case.jail).close()
-        if session.judge_lost:
+        if session.judge_lost and self.sitting:
+            self.sitting.forget()
             self.sitting = None
             self.keepers.pop("judge").close()
         return self._attempt(case, ahead=False) if session.again else verdict
@@ -211,6 +212,8 @@ class Worker:
         return Keeper(replace(shape, fresh=setup.fresh, shown=shown))
 
     def close(self) -> None:
-        self.sitting = None
+        if self.sitting:
+            self.sitting.forget()
+            self.sitting = None
         while self.keepers:
             self.keepers.popitem()[1].close()
