@@ -14,6 +14,7 @@ from engine.data import load_tokenizer
 from engine.dist import World
 from engine.errors import WishError
 from engine.evaluate.benchmarks import find
+from engine.evaluate.efficiency import demand_python
 from engine.evaluate.job import Settings
 from engine.evaluate.libraries import Missing, judged, missing
 from engine.evaluate.origin import Origin
@@ -40,6 +41,8 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
     wish = run.evaluate
     assert wish.benchmark is not None, "the rules demand a benchmark"
     tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
+    if wish.efficiency or wish.static:
+        demand_python(tasks)
     lacking = _lacking(tasks, run, world)
     tasks = judged(tasks, lacking)
     examples = shots(wish, tasks)

@@ -1,10 +1,11 @@
-"""Efficiency on the report page: how the ratios of passing programs to their references are distributed."""
+"""What the report page tells of programs beside verdicts: ratios to their references, and facts of their texts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -40,6 +41,14 @@ def drawn(models: Sequence[Entry]) -> Iterator[Drawn]:
             for model in measured
         ]
         yield Drawn(heading, _chart(curves, heading), spreads)
+
+
+def described(models: Sequence[Entry]) -> Iterator[tuple[Entry, str, dict[str, Any]]]:
+    """(model, kind of programs, static facts), where some model's programs were looked at and there are such."""
+    for model in models:
+        for kind, facts in (model.judged.summary.get("static") or {}).items():
+            if kind != "ruff" and facts["programs"]:
+                yield model, kind, facts
 
 
 def _shares(ratios: Sequence[float | None]) -> list[tuple[float, float]]:
