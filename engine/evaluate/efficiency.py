@@ -167,6 +167,8 @@ class Efficiency:
         ]
         tail = f"; left out: {', '.join(left)}" if left else ""
         head = f"efficiency against the reference, {self.repeats} runs each{tail}"
+        if not self.compared:
+            return [head, "  no program to compare"]
         return [head, self.run_time.line("run time"), self.memory.line("memory")]
 
 

@@ -110,7 +110,7 @@ def test_a_table_and_no_stale_measurement(tmp_path: Path) -> None:
     page = tmp_path / "r.html"
     shown = CliRunner().invoke(report_command, [str(tmp_path / "out"), "--out", str(page)])
     assert shown.exit_code == 0, shown.output
-    assert "Texts of the programs" in page.read_text() and "<td>failing</td>" in page.read_text()
+    assert "Texts of the programs" in page.read_text() and ">failing</td>" in page.read_text()
 
 
 def evaluated(folder: Path, **wish: Any) -> tuple[dict[str, Any], int]:
