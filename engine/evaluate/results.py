@@ -71,8 +71,11 @@ def conclude(
     return summary
 
 
-def write_compared(folder: Path, found: Efficiency | None) -> None:
-    """Leave efficiency.jsonl, a line for each program; none of other results where nothing was measured."""
+def write_compared(folder: Path | None, found: Efficiency | None) -> None:
+    """Leave efficiency.jsonl in a folder, if there is one: a line for each program; no file of older measurements
+    where nothing was measured."""
+    if folder is None:
+        return
     if found is None:
         (folder / EFFICIENCY).unlink(missing_ok=True)
     else:

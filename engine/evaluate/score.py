@@ -129,15 +129,12 @@ def score(
     seconds = time.monotonic() - started
     if out is not None:
         _write(out, asked, verdicts, named)
-    compared = described = None
+    compared = None
     if efficiency:
         passing = efficient.distinct(_passed(asked, answer, verdicts))
         compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
-        if out is not None:
-            write_compared(out, compared)
-    if static:
-        judged = ((*answer(index), verdicts[index].name) for index in sorted(verdicts))
-        described = looks.describe(looks.by_kind(module, judged))
+        write_compared(out, compared)
+    judged = ((*answer(index), verdicts[index].name) for index in sorted(verdicts))
     answered = {sample.task.id for sample in asked}
     found = Found.of(
         benchmark,
@@ -154,7 +151,7 @@ def score(
         seconds=round(seconds, 3),
         limits=court.limits,
         origin=Origin.of(benchmark, data),
-        beyond=Beyond(compared, described),
+        beyond=Beyond(compared, looks.describe(looks.by_kind(module, judged)) if static else None),
     )
     if out is not None:
         write_json(out / SUMMARY, score.summary(court))
