@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.config import Adapter, ModelShape, Run, shape
 from engine.errors import WishError
+from engine.hub import asking
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +261,10 @@ TIED_UNLESS_TOLD = ("gpt2", "starcoder2")
 
 
 def architecture(run: Run, model_config: str | None = None) -> Architecture:
-    """The architecture of a Run's model, from its folder, the local hub cache, or a config.json named for it.
+    """The architecture of a Run's model, from its folder, the hub, or a config.json named for it.
 
     Raises:
-        WishError: no config.json is to be had without a download, or the family is none that is known here.
+        WishError: there is no config.json to be had, or the family is none that is known here.
     """
     folder = Path(model_config) if model_config else Path(run.model.path)
     if model_config and folder.name == "config.json":
@@ -271,7 +272,7 @@ def architecture(run: Run, model_config: str | None = None) -> Architecture:
     elif model_config and folder.is_file():
         raise WishError(f"{folder} is not called config.json", "name a model folder or its config.json")
     if not folder.is_dir() and model_config is None:
-        folder = _cached(run)
+        folder = _from_hub(run)
     size = shape(folder)
     if size is None:
         raise WishError(f"there is no model folder {folder}", "name a folder with the model's config.json")
@@ -290,18 +291,22 @@ def architecture(run: Run, model_config: str | None = None) -> Architecture:
     return known(config, size)
 
 
-def _cached(run: Run) -> Path:
-    """The model's snapshot in the local hub cache; nothing is downloaded to answer a question."""
+def _from_hub(run: Run) -> Path:
+    """The folder of the hub cache with the model's config.json, which alone is fetched where it is not there yet."""
     home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    place = hub / f"models--{run.model.path.replace('/', '--')}"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    place = cache / f"models--{run.model.path.replace('/', '--')}"
     revision = run.model.revision or "main"
     reference = place / "refs" / revision
     name = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
     snapshot = place / "snapshots" / name
-    if not (snapshot / "config.json").is_file():
-        raise WishError(
-            f"model.path {run.model.path} is a hub id and its config.json is not in {hub}",
-            "name a copy with --model-config FILE, or download the model first",
+    if (snapshot / "config.json").is_file():
+        return snapshot
+    from huggingface_hub import hf_hub_download
+
+    fix = "check model.path and the connection, or name a copy with --model-config FILE"
+    with asking(f"config.json of {run.model.path}", fix) as offline:
+        file = hf_hub_download(
+            run.model.path, "config.json", revision=revision, cache_dir=cache, local_files_only=offline
         )
-    return snapshot
+    return Path(file).parent

@@ -296,6 +296,11 @@ class Evaluate(Section):
     """JSONL of your own examples, each with `prompt` and `completion`; the first `shots` of them are taken."""
     prefix: str = ""
     """Text before every prompt that a base model continues, such as a file's first lines; it is not executed."""
+    efficiency: Annotated[int, Field(ge=3)] | None = None
+    """Runs of each passing program and of its task's reference, in turn, to compare their time and memory once all is
+    judged; empty: none. Python only, as is `static`."""
+    static: bool = False
+    """Tell length, complexity and a linter's findings of the programs too."""
     server: Server = Server()
     """Where the answers of `temper evaluate` come from, if not from weights loaded here."""
 

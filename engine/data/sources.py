@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import hub
 from engine.config import Source
 from engine.errors import WishError
 
@@ -195,17 +196,27 @@ def _is_hub_id(path: str) -> bool:
     return "/" in path and not Path(path.split("/")[0]).exists()
 
 
-def _hub(source: Source) -> Iterator[dict[str, Any]]:
+def from_hub(path: str, name: str | None, split: str, *, offline: bool) -> Any:
+    """A split of a hub id as `datasets` gives it; offline, of what an earlier run left in the cache."""
     import datasets
 
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or offline
     try:
-        data = datasets.load_dataset(source.path, source.name, split=source.split)
+        return datasets.load_dataset(path, name, split=split)
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _hub(source: Source) -> Iterator[dict[str, Any]]:
+    silence = hub.silence()
+    try:
+        data = from_hub(source.path, source.name, source.split, offline=bool(silence))
     except Exception as error:
         # The library raises a dozen unrelated types for "not there", "no network" and "no such split".
-        reason = (str(error).splitlines() or [""])[0]
         raise WishError(
             f"{source.path} is not a file or folder here, and the hub did not give its split "
-            f"{source.split!r} ({type(error).__name__}: {reason})",
+            f"{source.split!r} ({silence or hub.told(error)})",
             "check the spelling, `name` and `split`, and the network, or give a local path",
         ) from error
     yield from data

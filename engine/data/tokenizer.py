@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from engine import hub
 from engine.config import Run
 from engine.errors import WishError
 
@@ -24,6 +25,7 @@ def load_tokenizer(run: Run, folder: str | None = None) -> Any:
             path,
             revision=run.model.revision if path == run.model.path else None,
             trust_remote_code=run.model.trust_remote_code,
+            local_files_only=hub.cache_only(path),
         )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [""])[0]

@@ -204,8 +204,7 @@ def _table(scored: Score) -> str:
     found, seconds = scored.found, scored.seconds
     speed = (found.figures.samples + found.unscored) / seconds if seconds else 0.0
     tail = f"  {seconds:.1f} s, {speed:.0f} programs/s, isolation {found.isolation}"
-    beyond = [line for part in (scored.efficiency, scored.static) if part for line in part.lines()]
-    return "\n".join([*found.lines(), tail, *beyond])
+    return "\n".join([*found.lines(), tail, *scored.beyond.lines()])
 
 
 @click.group()

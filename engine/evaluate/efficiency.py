@@ -7,17 +7,15 @@ times the scatter of that, there is no ratio: it would be one of two noises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, fsum, log
-from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, Literal
 
 from engine.errors import WishError
 from engine.evaluate.benchmarks import Benchmark
 from engine.evaluate.judge import Court, trial
-from engine.evaluate.results import write_lines
 from engine.evaluate.task import Task
 from engine.sandbox import Call, Pool, Program, Verdict
 
@@ -62,6 +60,10 @@ class Compared:
     memory_mb: float
     reference_memory_mb: float
     memory_ratio: float | None
+
+
+LeftOut = Literal["without_reference", "unsteady", "infra"]
+"""Why a program is beside no reference: there is none that passes, it did not pass each time, or the sandbox failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,17 @@ class Efficiency:
     unsteady: int
     """Programs that passed once, and not each time they were measured."""
 
+    @classmethod
+    def of(cls, repeats: int, outcomes: Iterable[Compared | LeftOut]) -> Efficiency:
+        """From the outcome of each program."""
+        found = list(outcomes)
+        return cls(
+            repeats,
+            compared=tuple(one for one in found if isinstance(one, Compared)),
+            without_reference=found.count("without_reference"),
+            unsteady=found.count("unsteady") + found.count("infra"),
+        )
+
     @property
     def run_time(self) -> Spread:
         """Ratios of CPU time."""
@@ -133,7 +146,7 @@ class Efficiency:
         return Spread.of((one.task_id, one.memory_ratio) for one in self.compared)
 
     def as_json(self) -> dict[str, Any]:
-        """This part of what `temper score --json` prints."""
+        """This part of summary.json and of what `temper score --json` prints."""
         return {
             "repeats": self.repeats,
             "without_reference": self.without_reference,
@@ -154,13 +167,9 @@ class Efficiency:
         ]
         tail = f"; left out: {', '.join(left)}" if left else ""
         head = f"efficiency against the reference, {self.repeats} runs each{tail}"
+        if not self.compared:
+            return [head, "  no program to compare"]
         return [head, self.run_time.line("run time"), self.memory.line("memory")]
-
-
-def write(folder: Path | None, found: Efficiency) -> None:
-    """Leave efficiency.jsonl in a folder, where there is one: a line for each program."""
-    if folder is not None:
-        write_lines(folder / EFFICIENCY, map(asdict, found.compared))
 
 
 def distinct(passed: Iterable[tuple[Task, int, Program]]) -> list[Passing]:
@@ -180,8 +189,41 @@ def demand_python(tasks: Iterable[Task]) -> None:
     if other:
         raise WishError(
             f"task {other.id} is in {other.language}; efficiency and static facts are of Python programs",
-            "leave out --efficiency and --static",
+            "leave out efficiency and static",
         )
+
+
+def compare(
+    benchmark: Benchmark, passing: Sequence[Passing], court: Court, *, repeats: int
+) -> Iterator[Compared | LeftOut]:
+    """Run each program and its task's reference in turn; yields what came of each.
+
+    Args:
+        benchmark: whose `judge` runs them, with all tests.
+        passing: the programs.
+        court: how they were judged; one worker of it is used, whatever it has.
+        repeats: runs of each of the two.
+
+    Raises:
+        WishError: this kernel does not grant the isolation asked for.
+    """
+    if not passing:
+        return
+    with court.pool(workers=1) as pool:
+        floors: dict[str, _Floor] = {}
+        for one in passing:
+            runs = _in_turn(benchmark, one, pool, court, repeats) if one.task.reference else ([], [])
+            if any(verdict.name == "infra" for verdict in [*runs[0], *runs[1]]):
+                yield "infra"
+            elif not all(verdict.passed for verdict in runs[0]) or not runs[0]:
+                yield "without_reference"
+            elif not all(verdict.passed for verdict in runs[1]):
+                yield "unsteady"
+            else:
+                form = runs[0][0].form
+                if form not in floors:
+                    floors[form] = _Floor.of(pool, form)
+                yield floors[form].compare(one, *runs)
 
 
 def measure(
@@ -192,36 +234,13 @@ def measure(
     repeats: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Efficiency:
-    """Run each program and its task's reference in turn.
-
-    Args:
-        benchmark: whose `judge` runs them, with all tests.
-        passing: the programs.
-        court: how they were judged; one worker of it is used, whatever it has.
-        repeats: runs of each of the two.
-        progress: told (done, all).
-
-    Raises:
-        WishError: this kernel does not grant the isolation asked for.
-    """
-    compared: list[Compared] = []
-    without_reference = unsteady = 0
-    with court.pool(workers=1) as pool:
-        floors: dict[str, _Floor] = {}
-        for done, one in enumerate(passing, start=1):
-            if progress is not None:
-                progress(done, len(passing))
-            runs = _in_turn(benchmark, one, pool, court, repeats) if one.task.reference else ([], [])
-            if not all(verdict.passed for verdict in runs[0]) or not runs[0]:
-                without_reference += 1
-            elif not all(verdict.passed for verdict in runs[1]):
-                unsteady += 1
-            else:
-                form = runs[0][0].form
-                if form not in floors:
-                    floors[form] = _Floor.of(pool, form)
-                compared.append(floors[form].compare(one, *runs))
-    return Efficiency(repeats, tuple(compared), without_reference, unsteady)
+    """Compare all, telling `progress` (done, all); arguments and errors are those of `compare`."""
+    outcomes: list[Compared | LeftOut] = []
+    for outcome in compare(benchmark, passing, court, repeats=repeats):
+        outcomes.append(outcome)
+        if progress is not None:
+            progress(len(outcomes), len(passing))
+    return Efficiency.of(repeats, outcomes)
 
 
 def _in_turn(

@@ -38,6 +38,9 @@ class Settings:
     data: str | None = None
     split: str = "test"
     limit: int | None = None
+    efficiency: int | None = None
+    """Runs of each passing program and its reference after judging; None: none are measured."""
+    static: bool = False
 
     @classmethod
     def of(cls, run: Run, *, model: str, shots: Sequence[Shot] = (), in_loop: bool = False) -> Settings:
@@ -62,6 +65,8 @@ class Settings:
             data=wish.data,
             split="validation" if in_loop else wish.split,
             limit=wish.in_loop_limit if in_loop else wish.limit,
+            efficiency=None if in_loop else wish.efficiency,
+            static=wish.static and not in_loop,
         )
 
 
@@ -93,6 +98,11 @@ class Place:
     def verdicts(self) -> Path:
         """Rank 0's journal of verdicts."""
         return self.folder / "verdicts.jsonl"
+
+    @property
+    def measurements(self) -> Path:
+        """Rank 0's journal of how programs compare with their references."""
+        return self.folder / "measurements.jsonl"
 
     def journals(self) -> list[Path]:
         """All ranks' journals of answers, of this run and of earlier ones with other world sizes."""

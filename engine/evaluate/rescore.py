@@ -12,6 +12,7 @@ from typing import Any
 from engine.errors import WishError
 from engine.evaluate import damage, journal, libraries
 from engine.evaluate.benchmarks import find
+from engine.evaluate.beyond import look
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import Court
 from engine.evaluate.origin import Origin
@@ -85,7 +86,13 @@ def rescore(
     """
     with damage.told(str(folder), "have `temper evaluate` write it again"):
         before, results, job, said = _read(folder, wanted, out)
-    now = conclude(job, said, execute(job, said, lambda _, done, whole: progress and progress(done, whole)))
+
+    def tell(phase: str, done: int, whole: int) -> None:
+        if progress is not None:
+            progress(done, whole)
+
+    verdicts = execute(job, said, tell)
+    now = conclude(job, said, verdicts, look(job, said, verdicts, tell))
     old = {(line["task_id"], line["sample"]): line["verdict"] for line in results}
     new = {
         (line["task_id"], line["sample"]): line["verdict"] for line in journal.read((out or folder) / RESULTS)

@@ -12,6 +12,8 @@ from typing import Any
 
 from engine.evaluate import journal
 from engine.evaluate.benchmarks import find
+from engine.evaluate.beyond import Beyond
+from engine.evaluate.efficiency import EFFICIENCY, Efficiency
 from engine.evaluate.job import Item, Job
 from engine.evaluate.majority import LEAST_VOTES, answer, digest
 from engine.evaluate.summary import Found, Scored, Summary
@@ -27,12 +29,15 @@ RESULTS = "results.jsonl"
 SUMMARY = "summary.json"
 
 
-def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[str, Any]]) -> Summary:
+def conclude(
+    job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[str, Any]], beyond: Beyond
+) -> Summary:
     """Count, and write the files.
 
     Args:
         answers: by the item's key.
         verdicts: records of the verdict journal, by the item's key.
+        beyond: what was found beside them.
     """
     items = job.items
     lines = [_line(job, item, answers[item.key], verdicts[item.key]) for item in items]
@@ -54,14 +59,27 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
         extract_version=EXTRACT_VERSION,
         origin=job.origin,
         only_thinking=sum(job.only_thinks(item, answers[item.key]) for item in items),
+        beyond=beyond,
     )
     folder = job.place.folder
     asked = {item.task.id: item.request.prompt for item in items}
     write_lines(folder / TASKS, (_task(task, asked.get(task.id, task.prompt)) for task in job.tasks))
     written = write_lines(folder / RESULTS, lines)
+    write_compared(folder, beyond.efficiency)
     # Whoever is stopped between the two leaves a summary that says it is not of these results.
     write_json(folder / SUMMARY, summary.as_json() | {"results_sha256": written})
     return summary
+
+
+def write_compared(folder: Path | None, found: Efficiency | None) -> None:
+    """Leave efficiency.jsonl in a folder, if there is one: a line for each program; no file of older measurements
+    where nothing was measured."""
+    if folder is None:
+        return
+    if found is None:
+        (folder / EFFICIENCY).unlink(missing_ok=True)
+    else:
+        write_lines(folder / EFFICIENCY, map(asdict, found.compared))
 
 
 def hashes(program: Program, *, samples: int) -> dict[str, str]:

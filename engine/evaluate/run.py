@@ -16,6 +16,7 @@ from typing import Any
 from engine.errors import TemperError
 from engine.evaluate import journal
 from engine.evaluate.benchmarks import find, fingerprint
+from engine.evaluate.beyond import look
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.libraries import Missing, opened
@@ -79,7 +80,8 @@ def evaluate(
     if rank != 0:
         return None
     answers = _merge(job)
-    return conclude(job, answers, execute(job, answers, tell))
+    verdicts = execute(job, answers, tell)
+    return conclude(job, answers, verdicts, look(job, answers, verdicts, tell))
 
 
 def plan(tasks: Sequence[Task], settings: Settings, ask: Ask) -> list[Item]:

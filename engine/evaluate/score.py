@@ -14,13 +14,12 @@ from engine.evaluate import efficiency as efficient
 from engine.evaluate import libraries
 from engine.evaluate import static as looks
 from engine.evaluate.benchmarks import Benchmark, find
-from engine.evaluate.efficiency import Efficiency
+from engine.evaluate.beyond import Beyond
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.libraries import Missing
 from engine.evaluate.origin import Origin
-from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_lines
+from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_compared, write_lines
 from engine.evaluate.samples import Sample, program_of, read_samples
-from engine.evaluate.static import Static
 from engine.evaluate.summary import Found, Scored, some
 from engine.evaluate.task import Task
 from engine.protocol import write_json
@@ -42,12 +41,10 @@ class Score:
     seconds: float
     limits: Limits
     origin: Origin
-    efficiency: Efficiency | None = None
-    static: Static | None = None
+    beyond: Beyond
 
     def as_json(self) -> dict[str, Any]:
         """What `--json` prints."""
-        beyond = {"efficiency": self.efficiency, "static": self.static}
         return {
             **self.found.as_json(),
             "data": self.origin.as_json(),
@@ -55,7 +52,7 @@ class Score:
             "seconds": self.seconds,
             "limits": asdict(self.limits),
             "notes": self.notes(),
-            **{name: found.as_json() for name, found in beyond.items() if found is not None},
+            **self.beyond.as_json(),
         }
 
     def summary(self, court: Court) -> dict[str, Any]:
@@ -65,6 +62,7 @@ class Score:
             "data": self.origin.as_json(),
             "seconds": {"generation": 0.0, "execution": self.seconds},
             "settings": {"court": asdict(court)},
+            **self.beyond.as_json(),
         }
 
     def notes(self) -> list[str]:
@@ -135,7 +133,8 @@ def score(
     if efficiency:
         passing = efficient.distinct(_passed(asked, answer, verdicts))
         compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
-        efficient.write(out, compared)
+        write_compared(out, compared)
+    judged = ((*answer(index), verdicts[index].name) for index in sorted(verdicts))
     answered = {sample.task.id for sample in asked}
     found = Found.of(
         benchmark,
@@ -152,8 +151,7 @@ def score(
         seconds=round(seconds, 3),
         limits=court.limits,
         origin=Origin.of(benchmark, data),
-        efficiency=compared,
-        static=looks.describe(_texts(module, answer, verdicts)) if static else None,
+        beyond=Beyond(compared, looks.describe(looks.by_kind(module, judged)) if static else None),
     )
     if out is not None:
         write_json(out / SUMMARY, score.summary(court))
@@ -213,18 +211,6 @@ def _passed(
         if verdicts[index].passed:
             task, program = answer(index)
             yield task, asked[index].sample, program
-
-
-def _texts(module: Benchmark, answer: Answer, verdicts: Mapping[int, Verdict]) -> dict[str, list[str]]:
-    """Whole programs by kind: those that passed, those that failed, and the references of their tasks."""
-    texts: dict[str, list[str]] = {"passing": [], "failing": [], "references": []}
-    for index in sorted(verdicts):
-        task, program = answer(index)
-        if verdicts[index].name != "infra":
-            texts["passing" if verdicts[index].passed else "failing"].append(program.source)
-        if task.reference:
-            texts["references"].append(module.program(task, task.reference).source)
-    return texts
 
 
 def _line(sample: Sample, verdict: Verdict) -> dict[str, Any]:

@@ -20,7 +20,10 @@ from statistics import median
 from typing import Any
 
 from engine.errors import TemperError
+from engine.evaluate.benchmarks import Benchmark
+from engine.evaluate.task import Task
 from engine.generate import parsed
+from engine.sandbox import Program
 
 RULES = "B,C901,E,F,PERF,SIM,W"
 """pycodestyle, Pyflakes, bugbear, simplify and perflint, and the complexity of each function."""
@@ -69,13 +72,25 @@ class Static:
     """Its version; None where it is not installed."""
 
     def as_json(self) -> dict[str, Any]:
-        """This part of what `temper score --json` prints."""
+        """This part of summary.json and of what `temper score --json` prints."""
         return {"ruff": self.ruff, **{name: asdict(facts) for name, facts in self.facts.items()}}
 
     def lines(self) -> list[str]:
         """For a person to read."""
         by = self.ruff or "ruff is not installed: no complexity and no findings; `pip install ruff`"
         return [f"static facts ({by})", *(facts.line(name) for name, facts in self.facts.items())]
+
+
+def by_kind(benchmark: Benchmark, judged: Iterable[tuple[Task, Program, str]]) -> dict[str, list[str]]:
+    """Texts of whole programs, from (task, program, verdict) of each: those that passed, those that failed, and the
+    references of their tasks."""
+    texts: dict[str, list[str]] = {"passing": [], "failing": [], "references": []}
+    for task, program, verdict in judged:
+        if verdict != "infra":
+            texts["passing" if verdict == "passed" else "failing"].append(program.source)
+        if task.reference:
+            texts["references"].append(benchmark.program(task, task.reference).source)
+    return texts
 
 
 def describe(sets: Mapping[str, Iterable[str]]) -> Static:
@@ -146,7 +161,7 @@ def _lint(ruff: str, texts: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
         except ValueError:
             raise TemperError(
                 f"ruff gave no findings ({done.stderr.strip()[-200:]})",
-                "leave out --static, or install another ruff",
+                "leave out static, or install another ruff",
             ) from None
     for one in told:
         rule = "" if one["code"] in (None, "invalid-syntax") else one["code"]

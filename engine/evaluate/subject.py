@@ -14,6 +14,7 @@ from engine.data import load_tokenizer
 from engine.dist import World
 from engine.errors import WishError
 from engine.evaluate.benchmarks import find
+from engine.evaluate.efficiency import demand_python
 from engine.evaluate.job import Settings
 from engine.evaluate.libraries import Missing, judged, missing
 from engine.evaluate.origin import Origin
@@ -23,7 +24,6 @@ from engine.evaluate.shots import Shot, shots
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Ask, Task
 from engine.generate import Endpoint, Generation, Request, ask_server, generate
-from engine.model import load_model, with_adapter
 
 
 def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | None = None) -> Summary | None:
@@ -41,6 +41,8 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
     wish = run.evaluate
     assert wish.benchmark is not None, "the rules demand a benchmark"
     tasks = find(wish.benchmark).load(wish.data, split=wish.split, limit=wish.limit)
+    if wish.efficiency or wish.static:
+        demand_python(tasks)
     lacking = _lacking(tasks, run, world)
     tasks = judged(tasks, lacking)
     examples = shots(wish, tasks)
@@ -83,11 +85,15 @@ class _Subject:
 def _held(run: Run, world: World, examples: Sequence[Shot], *, base: bool) -> _Subject:
     """The model whose weights lie here."""
     untouched = base or run.data is None
-    model, tokenizer, name = _load(run, world, untouched=untouched)
+    weights, tokenizer, name = _weights(run, world, untouched=untouched)
     ask, chat = questions(run, tokenizer, examples)
-    return _Subject(
-        name, _generator(run, world, model, tokenizer), ask, chat, ending="-base" if untouched else ""
-    )
+    generator = _generator(run, world, weights, tokenizer)
+
+    def draw(requests: Sequence[Request]) -> Iterator[Generation]:
+        # Each rank holds the whole model, so one that owes nothing keeps nobody waiting, and needs no weights.
+        return generator(requests) if requests else iter(())
+
+    return _Subject(name, draw, ask, chat, ending="-base" if untouched else "")
 
 
 def _served(run: Run, examples: Sequence[Shot], *, base: bool) -> _Subject:
@@ -126,7 +132,7 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
             tasks,
             str(wish.benchmark),
             Settings.of(run, model=f"{run.output} step {step}", shots=examples, in_loop=True),
-            generator=_generator(run, world, model, tokenizer),
+            generator=_generator(run, world, lambda: model, tokenizer),
             folder=run.folder / protocol.EVALUATIONS / protocol.IN_LOOP / f"step-{step:06d}",
             rank=world.rank,
             world_size=world.size,
@@ -141,11 +147,12 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
     return judge
 
 
-def _load(run: Run, world: World, *, untouched: bool) -> tuple[Any, Any, str]:
+def _weights(run: Run, world: World, *, untouched: bool) -> tuple[Callable[[], Any], Any, str]:
+    """What loads the model, its tokenizer, and its name in the journals."""
     if untouched:
         # The starting point is judged in the Run's precision, as training would see it.
         name = f"{run.model.path} {run.model.revision or ''} {_identity(Path(run.model.path))} {_arithmetic(run)}"
-        return load_model(run, world.device).eval(), load_tokenizer(run), name
+        return partial(_load, run, world), load_tokenizer(run), name
     full = run.adapter.kind == "full"
     result = run.folder / (protocol.MODEL if full else protocol.ADAPTER)
     if not result.is_dir():
@@ -155,8 +162,16 @@ def _load(run: Run, world: World, *, untouched: bool) -> tuple[Any, Any, str]:
     name = f"{result} {_identity(result)} {_arithmetic(run)}"
     tokenizer = load_tokenizer(run, str(result))
     if full:
-        return load_model(run, world.device, path=str(result)).eval(), tokenizer, name
-    return with_adapter(load_model(run, world.device), result).to(world.device).eval(), tokenizer, name
+        return partial(_load, run, world, path=str(result)), tokenizer, name
+    return partial(_load, run, world, adapter=result), tokenizer, name
+
+
+def _load(run: Run, world: World, *, path: str | None = None, adapter: Path | None = None) -> Any:
+    # Imported here: transformers' modelling takes seconds, and an evaluation with nothing to draw needs none of it.
+    from engine.model import load_model, with_adapter
+
+    model = load_model(run, world.device, path=path)
+    return (with_adapter(model, adapter).to(world.device) if adapter else model).eval()
 
 
 def _identity(folder: Path) -> str:
@@ -172,8 +187,8 @@ def _arithmetic(run: Run) -> str:
     return f"{run.parallel.precision} {run.model.attention} {held}"
 
 
-def _generator(run: Run, world: World, model: Any, tokenizer: Any) -> Generator:
+def _generator(run: Run, world: World, weights: Callable[[], Any], tokenizer: Any) -> Generator:
     def draw(requests: Sequence[Request]) -> Iterator[Generation]:
-        return generate(model, tokenizer, requests, batch=run.evaluate.batch, device=world.device)
+        return generate(weights(), tokenizer, requests, batch=run.evaluate.batch, device=world.device)
 
     return draw

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.errors import PreflightError
 from engine.evaluate.benchmarks import fingerprint
+from engine.evaluate.beyond import Beyond
 from engine.evaluate.libraries import Missing, counted, told
 from engine.evaluate.majority import Vote, majority
 from engine.evaluate.origin import Origin
@@ -171,6 +172,7 @@ class Summary:
     origin: Origin | None = None
     only_thinking: int = 0
     """Answers that are thinking without an end, mostly since the length limit cut them: empty programs."""
+    beyond: Beyond = Beyond()
 
     def as_json(self) -> dict[str, Any]:
         """The whole of summary.json."""
@@ -182,6 +184,7 @@ class Summary:
             "seconds": self.seconds,
             "settings": self.settings,
             "extract_version": self.extract_version,
+            **self.beyond.as_json(),
         }
 
     def table(self) -> str:
@@ -190,7 +193,7 @@ class Summary:
         tail = [f"  answers cut by length {self.truncated:,}{thinking}, isolation {self.found.isolation}"]
         if self.origin and self.origin.note:
             tail.append(f"  note: {self.origin.note}")
-        return "\n".join([*self.found.lines(), *tail, *self.found.left_out()])
+        return "\n".join([*self.found.lines(), *tail, *self.beyond.lines(), *self.found.left_out()])
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for a training log: `pass@1`, `low/pass@1`, `high/pass@1`, and main groups' `pass@1/NAME`."""

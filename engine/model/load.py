@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from engine import hub
 from engine.config import Run
 from engine.errors import WishError
 
@@ -29,6 +30,7 @@ def load_model(run: Run, device: torch.device, *, path: str | None = None) -> Pr
     options: dict[str, Any] = {
         "trust_remote_code": run.model.trust_remote_code,
         "revision": run.model.revision,
+        "local_files_only": hub.cache_only(place),
     }
     if run.model.attention != "auto":
         options["attn_implementation"] = run.model.attention

@@ -15,20 +15,22 @@ import pytest
 from engine.config import load
 from launch.command import plan
 
+from ..unit.evaluate.library_rows import ABSENT, unit_tested
+
 pytestmark = pytest.mark.dist
 
 SAMPLED = {"benchmark": "basics", "limit": 10, "max_new_tokens": 12, "samples": 2, "temperature": 0.9}
 
 
 def evaluate(run_file: Path, *words: str) -> Path:
-    """Run `temper evaluate` on a run file; returns the folder of its only evaluation of the test split."""
+    """Run `temper evaluate` on a run file; returns the folder of its only evaluation."""
     made = plan(load(run_file).run, "evaluate", str(run_file), (), words)
     argv = [str(Path(sys.executable).with_name(made.argv[0])), *made.argv[1:]]
     done = subprocess.run(
         argv, env=os.environ | dict(made.environment), capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (folder,) = (load(run_file).run.folder / "evaluations").glob("basics-*")
+    (folder,) = (load(run_file).run.folder / "evaluations").glob("*-test*")
     return folder
 
 
@@ -70,3 +72,25 @@ def test_a_run_judges_itself_on_the_way_and_its_result_afterwards(
         assert len(list(folder.glob("generations-rank*.jsonl"))) == 2, "both ranks drew"
     if kind == "qlora":
         assert len(programs(evaluate(file))) == 20
+
+
+def test_tasks_with_libraries_are_judged_and_looked_at(
+    wish: Callable[..., Path], tmp_path: Path
+) -> None:
+    """BigCodeBench over two ranks: what a task lacks is found out on one rank and left out by both."""
+    rows = [unit_tested(0), unit_tested(1), unit_tested(2, libs=f"['{ABSENT}']")]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = wish(
+        "libraries",
+        parallel={"strategy": "ddp", "processes": 2},
+        evaluate={
+            "benchmark": "bigcodebench", "data": str(data), "max_new_tokens": 4, "efficiency": 3, "static": True
+        },
+    )  # fmt: skip
+    folder = evaluate(file, "--base")
+    assert {line["task_id"] for line in programs(folder)} == {"Own/0", "Own/1"}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["not_judged"] == {"tasks": 1, "libraries": {ABSENT: 1}}
+    assert summary["efficiency"]["repeats"] == 3 and summary["static"]["references"]["programs"] == 1
+    assert (folder / "efficiency.jsonl").read_text() == "", "a program of four tokens passed"

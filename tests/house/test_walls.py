@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 FLOORS = {
     "__init__": 0,
     "errors": 0,
+    "hub": 0,
     "protocol": 0,
     "config": 0,
     "dist": 1,
@@ -33,7 +34,7 @@ FLOORS = {
 }
 # A room may hold part of another floor's plain values: these are data without behaviour or torch.
 FLOOR_ZERO = {room for room, floor in FLOORS.items() if floor == 0}
-LIGHT = ("errors", "protocol", "config", "sandbox")
+LIGHT = ("errors", "hub", "protocol", "config", "sandbox")
 HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "peft", "bitsandbytes", "datasets", "numpy"}
 HOMES = {
     "deepspeed": {"checkpoint", "train", "config"},

@@ -6,12 +6,13 @@ judge: the program under test never sees them.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,18 @@ def _folder() -> Path:
 def _ask(source: str, name: str, test: str) -> str:
     """Run the reference on every input, each time on a copy of its own."""
     ask = _ASK.replace("REFERENCE", name).replace("FILE", repr(_ANSWERS)).replace("LONG", str(_LONG))
-    with Pool(1) as pool:
-        verdict = pool.run(Program(f"{test}\n\n{source}\n\n{ask}", collect=(_ANSWERS,)), LIMITS)
+    verdict = _pool().run(Program(f"{test}\n\n{source}\n\n{ask}", collect=(_ANSWERS,)), LIMITS)
     if not verdict.passed or not verdict.files:
         raise TemperError(
             f"the reference of {name} gives no answers: {verdict.name} ({verdict.detail})",
             "the benchmark's file is not what it should be, or this machine is too small: try another copy",
         )
     return verdict.files[0].data.decode("utf-8")
+
+
+@cache
+def _pool() -> Pool:
+    """The one worker that runs references: to open it takes longer than most of them."""
+    pool = Pool(1)
+    atexit.register(pool.close)
+    return pool

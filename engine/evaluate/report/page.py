@@ -19,7 +19,7 @@ from engine import protocol
 from engine.evaluate.report.charts import Series, line_chart
 from engine.evaluate.report.highlight import highlight, visible
 from engine.evaluate.report.programs import task_rows
-from engine.evaluate.report.ratios import drawn
+from engine.evaluate.report.ratios import described, drawn
 from engine.evaluate.report.stages import COLOURS, Entry, Stage, asked_ks, entries, hat_ks
 from engine.sandbox import VERDICTS
 
@@ -63,6 +63,7 @@ def write(stages: Sequence[Stage], out: Path, *, title: str = "Temper report") -
         rows=task_rows(models),
         curves=_curves(models),
         ratios=list(drawn(models)),
+        described=list(described(models)),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         models=models,
         stages=stages,

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from engine.errors import WishError
+from engine.evaluate import Settings, evaluate
+from engine.evaluate.benchmarks import custom
+from engine.evaluate.commands import rescore as rescore_command
 from engine.evaluate.commands import score as score_command
-from engine.evaluate.efficiency import EFFICIENCY, Spread
+from engine.evaluate.efficiency import EFFICIENCY, Spread, demand_python
 from engine.evaluate.report.commands import report as report_command
+from engine.evaluate.task import Task
+from engine.generate import Generation, Request
 
 LOOP = "    s = 0\n    for i in range(n):\n        s += i * i % 7\n    return s\n"
 TEN_TIMES = "    for _ in range(10):\n        s = 0\n        for i in range(n):\n"
@@ -100,6 +107,62 @@ def test_a_table_and_no_stale_measurement(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "out" / EFFICIENCY).exists()
     assert "efficiency" not in result.stdout and "static facts" in result.stdout
+    page = tmp_path / "r.html"
+    shown = CliRunner().invoke(report_command, [str(tmp_path / "out"), "--out", str(page)])
+    assert shown.exit_code == 0, shown.output
+    assert "Texts of the programs" in page.read_text() and ">failing</td>" in page.read_text()
+
+
+def evaluated(folder: Path, **wish: Any) -> tuple[dict[str, Any], int]:
+    """An evaluation that answers with ROWS: its summary.json, and how many measurements it made."""
+    tasks = custom.load(str(folder / "tasks.jsonl"))
+    counts = {task.id: sum(name == task.id for name, _ in ROWS) for task in tasks}
+    measured = 0
+
+    def generator(requests: Sequence[Request]) -> Iterator[Generation]:
+        for one in requests:
+            texts = [text for name, text in ROWS if name == one.task_id]
+            text = texts[one.sample % counts[one.task_id]]
+            yield Generation(one.task_id, one.sample, one.seed, text, text, len(text), "stop")
+
+    def tell(phase: str, done: int, whole: int) -> None:
+        nonlocal measured
+        measured += phase == "measure"
+
+    evaluate(
+        tasks, "custom", Settings("rows", samples=4, data=str(folder / "tasks.jsonl"), **wish),
+        generator=generator, folder=folder / "judged", rank=0, world_size=1, barrier=lambda: None,
+        ask=lambda task: (task.prompt, task.stop), chat=False, progress=tell,
+    )  # fmt: skip
+    return json.loads((folder / "judged" / "summary.json").read_text()), measured
+
+
+def test_an_evaluation_measures_once_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    run(tmp_path)
+    place = tmp_path / "judged"
+    summary, measured = evaluated(tmp_path, efficiency=3, static=True)
+    assert measured == 5 and summary["settings"]["efficiency"] == 3
+    found = summary["efficiency"]
+    assert found["without_reference"] == 1 and found["run_time"]["worst"][0][0] == "Cost/time"
+    assert summary["static"]["passing"]["programs"] == 5
+    before, journal = (place / EFFICIENCY).read_text(), place / "measurements.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-1]) + lines[-1][:9])  # killed while the last one was written
+    (place / EFFICIENCY).unlink()
+    again, measured = evaluated(tmp_path, efficiency=3, static=True)
+    assert measured == 1
+    assert (place / EFFICIENCY).read_text().splitlines()[:4] == before.splitlines()[:4]
+    assert again["efficiency"].keys() == found.keys()
+    rescored = CliRunner().invoke(rescore_command, [str(place)])
+    assert rescored.exit_code == 0, rescored.output
+    assert "efficiency" in json.loads((place / "summary.json").read_text())
+    plain, measured = evaluated(tmp_path)
+    assert measured == 0 and "efficiency" not in plain and not (place / EFFICIENCY).exists()
+
+
+def test_a_run_that_wants_it_of_another_language_is_refused() -> None:
+    with pytest.raises(WishError, match=r"task T/1 is in rust.*leave out efficiency"):
+        demand_python([Task(id="T/1", prompt="", entry_point="f", reference="", language="rust")])
 
 
 def test_too_few_repeats_are_refused(tmp_path: Path) -> None:

@@ -108,3 +108,13 @@ def test_roots_of_a_polynomial_are_put_into_it(tmp_path: Path) -> None:
     trials = [(task, PLUS.program(task, f"    return {root}\n")) for root in ("1.0", "-1.0", "0.0")]
     found = [v.name for _, v in judging.judge(PLUS, len(trials), trials.__getitem__, COURT)]
     assert found == ["passed", "passed", "wrong"]
+
+
+def test_all_references_are_run_by_one_worker(tmp_path: Path) -> None:
+    oracle._pool.cache_clear()
+    for number in range(3):
+        assert verdicts(write(tmp_path / "t.jsonl", plus_input=[[float(number)]]), "    return x / 2\n")[
+            0
+        ].passed
+    assert len(list((tmp_path / "cache").rglob("*.txt"))) == 3
+    assert oracle._pool.cache_info().misses == 1

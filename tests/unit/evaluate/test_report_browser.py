@@ -30,6 +30,7 @@ document.getElementById("page").onload = async function () {
   this.done = true;
   const page = this.contentDocument, wide = () => page.documentElement.scrollWidth - this.clientWidth;
   const told = { before: wide(), hidden: page.getElementById("panel").hidden };
+  told.curves = page.querySelectorAll("#efficiency polyline").length;
   page.querySelector('a[href="#program-1.1"]').click();
   await until(() => page.getElementById("viewer").dataset.shown);
   told.shown = page.getElementById("viewer").dataset.shown;
@@ -73,7 +74,10 @@ def evaluation(folder: Path, completion: str) -> None:
         for n in range(6)
         for s in range(2)
     ]  # fmt: skip
-    for name, rows in (("tasks", tasks), ("results", lines)):
+    ratios = [
+        {"task_id": f"T/{n}", "cpu_ratio": 2.0**n, "memory_ratio": 1.0 if n else None} for n in range(5)
+    ]
+    for name, rows in (("tasks", tasks), ("results", lines), ("efficiency", ratios)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -109,6 +113,7 @@ def test_grid_and_viewer_work(tmp_path: Path, width: int, dark: bool) -> None:
     told = json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert told["before"] <= 0 and told["after"] <= 0, "the page is wider than the screen"
     assert not told["hidden"]
+    assert told["curves"] == 4, "run time and memory of two models"
     assert told["shown"] == "1.1.0" and told["samples"] == 2 and told["next"] == "1.1.1"
     assert told["difference"] == ["del", "add"] and told["keywords"] >= 1
     assert told["text"].count(HOSTILE) >= 3
