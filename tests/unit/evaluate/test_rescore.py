@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from engine.evaluate.commands import _other_terms
 from engine.evaluate.journal import read
 from engine.evaluate.origin import Origin
 from engine.evaluate.rescore import Wanted, rescore
-from engine.generate import Generation, Request, Thinking
+from engine.generate import AUTO, Generation, Request, Thinking
 from engine.sandbox import Limits
 
 RIGHT = "```python\ndef {name}(x):\n    return {value}\n```\n"
@@ -61,9 +61,7 @@ def test_thinking_without_an_end_is_an_empty_program_and_counted(small: Path, tm
     summary = asked(small, tmp_path)
     assert verdicts(tmp_path)["Small/2"] != "passed" and verdicts(tmp_path)["Small/3"] == "passed"
     assert (summary["passed"], summary["truncated"], summary["only_thinking"]) == (3, 1, 1)
-    assert (
-        summary["settings"]["thinking"]["name"] == "auto" and summary["settings"]["thinking"]["version"] == 1
-    )
+    assert summary["settings"]["thinking"] == asdict(AUTO)
     tasks = list(read(tmp_path / "tasks.jsonl"))
     assert tasks[3]["asked"] == f"<user>{tasks[3]['prompt']}<bot><think>\n"
 

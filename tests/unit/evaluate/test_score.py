@@ -299,5 +299,5 @@ def test_through_the_ranks_door(small: Path, tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.jsonl", [{"task_id": "Small/9", "completion": ""}])
     done = subprocess.run([*command, "--samples", str(bad)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "Small/9" in done.stderr
+    assert done.stderr.startswith("temper: ") and "Small/9" in done.stderr
     assert "Traceback" not in done.stderr
