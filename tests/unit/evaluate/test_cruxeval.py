@@ -78,7 +78,12 @@ def test_the_first_whole_answer_counts_whatever_follows(tmp_path: Path) -> None:
     ]  # fmt: skip
     found = verdicts(task, *first)
     assert all(v.passed for v in found), found
-    later = [f"[]\n{right}", f"{OTHER}\nassert f('ab', 2) == {right}", f"[ANSWER]1[/ANSWER]{right}", f"[] {right}"]
+    later = [
+        f"[]\n{right}",
+        f"{OTHER}\nassert f('ab', 2) == {right}",
+        f"[ANSWER]1[/ANSWER]{right}",
+        f"[] {right}",
+    ]
     assert [v.name for v in verdicts(task, *later)] == ["wrong"] * len(later)
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from engine.evaluate import Court, Settings, evaluate
 from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.report.charts import Series, line_chart, running_mean, thin, ticks
 from engine.evaluate.report.commands import card as card_command
+from engine.evaluate.report.markdown import plain
 from engine.evaluate.report.commands import report as report_command
 from engine.evaluate.report.highlight import highlight
 from engine.evaluate.report.stages import entries, gather
@@ -341,6 +343,24 @@ def test_markdown_holds_scores_and_hostile_names_as_text(runs: list[Path], tmp_p
     text = (tmp_path / "report.md").read_text()
     assert "| full | humaneval | 5 | 80.0% (" in text and "| runtime_error |" in text
     assert "&#60;b&#62;&#124;x" in text and "<b>" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("_x_ __init__ runtime_error", "&#95;x&#95; &#95;&#95;init&#95;&#95; runtime_error"),
+        ("~~x~~ *y* $z$", "&#126;&#126;x&#126;&#126; &#42;y&#42; &#36;z&#36;"),
+        ("@name a@b.c", "&#64;&#8203;name a&#64;&#8203;b.c"),
+        ("see HTTPS://x.y and www.x.y: 1", "see HTTPS&#58;&#8203;//x.y and www&#46;&#8203;x.y: 1"),
+        ("<b>#12 &amp; [a](b) `c` \\ |\n- d", "&#60;b&#62;&#35;&#8203;12 &#38;amp; &#91;a&#93;(b) &#96;c&#96; &#92; &#124; - d"),
+    ],
+)  # fmt: skip
+def test_nothing_of_a_strangers_text_is_live_in_markdown(text: str, shown: str) -> None:
+    assert plain(text) == shown
+    assert unescape(shown).replace("\u200b", "") == " ".join(text.split())
+    markdown_it = pytest.importorskip("markdown_it")
+    tokens = markdown_it.MarkdownIt("commonmark").enable(["strikethrough", "table"]).parseInline(shown)
+    assert {token.type for token in tokens[0].children or []} <= {"text", "text_special"}
 
 
 def test_card_says_what_the_run_says(runs: list[Path], tmp_path: Path) -> None:

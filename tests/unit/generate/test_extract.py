@@ -165,7 +165,7 @@ UNFENCED = {
     "prose behind": f"So:\n\n{GOOD}\n{LONG}",
     "an apostrophe behind": f"{GOOD}\nIt's done.\n{LONG}",
     "a bracket left open": f"{GOOD}\nprint((1,\n{LONG}",
-    "a text left open": f"{GOOD}\ny = \"\"\"\n{LONG}",
+    "a text left open": f'{GOOD}\ny = """\n{LONG}',
     "a head without a body": f"{GOOD}\n\ndef other(x):\n\n{LONG}",
     "a try without an end": f"{GOOD}\ntry:\n    twice(1)\n{LONG}",
     "cut in a body": GOOD + "\ndef other(x):\n    if x:\n",
