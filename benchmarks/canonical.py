@@ -113,15 +113,19 @@ class Found:
 
     def row(self) -> list[str]:
         """Of the table."""
-        seconds = self.canonical.summary["seconds"]
+        seconds = self.canonical.summary["seconds"]["execution"]
         cells = [
             self.name,
             f"{self.tasks:,}",
             f"{len(self.canonical.passed):,}",
             f"{len(self.empty.passed):,}",
         ]
-        cells += [f"{self.first.summary['seconds']:.1f} s", f"{seconds:.1f} s", f"{self.tasks / seconds:.0f}"]
-        cells += [f"{self.empty.summary['seconds']:.1f} s"]
+        cells += [
+            f"{self.first.summary['seconds']['execution']:.1f} s",
+            f"{seconds:.1f} s",
+            f"{self.tasks / seconds:.0f}",
+        ]
+        cells += [f"{self.empty.summary['seconds']['execution']:.1f} s"]
         return [*cells, f"{self.weighed.peak_mib:,.0f}"]
 
 

@@ -46,6 +46,7 @@ def conclude(job: Job, answers: dict[str, Generation], verdicts: dict[str, dict[
             scored,
             job.settings.k,
             isolation=(record["isolation"] for record in verdicts.values()),
+            asked=job.settings.court.limits,
             not_judged=job.not_judged,
         ),
         truncated=sum(answers[item.key].finish == "length" for item in items),

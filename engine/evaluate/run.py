@@ -19,6 +19,7 @@ from engine.evaluate.benchmarks import find, fingerprint
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.libraries import Missing, opened
+from engine.evaluate.lock import alone
 from engine.evaluate.origin import Origin
 from engine.evaluate.results import conclude
 from engine.evaluate.summary import Summary
@@ -74,12 +75,13 @@ def evaluate(
     place = Place(folder, rank, world_size)
     items = plan(tasks, settings, ask)
     job = Job(tuple(tasks), benchmark, settings, chat, items, place, not_judged or {}, origin)
-    _generate(job, generator, tell)
-    barrier()
-    if rank != 0:
-        return None
-    answers = _merge(job)
-    return conclude(job, answers, execute(job, answers, tell))
+    with alone(folder if rank == 0 else None):
+        _generate(job, generator, tell)
+        barrier()
+        if rank != 0:
+            return None
+        answers = _merge(job)
+        return conclude(job, answers, execute(job, answers, tell))
 
 
 def plan(tasks: Sequence[Task], settings: Settings, ask: Ask) -> list[Item]:

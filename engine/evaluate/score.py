@@ -17,6 +17,7 @@ from engine.evaluate.benchmarks import Benchmark, find
 from engine.evaluate.efficiency import Efficiency
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.libraries import Missing
+from engine.evaluate.lock import alone
 from engine.evaluate.origin import Origin
 from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_lines
 from engine.evaluate.samples import Sample, program_of, read_samples
@@ -24,7 +25,7 @@ from engine.evaluate.static import Static
 from engine.evaluate.summary import Found, Scored, some
 from engine.evaluate.task import Task
 from engine.protocol import write_json
-from engine.sandbox import Limits, Program, Verdict
+from engine.sandbox import Program, Verdict
 
 Answer = Callable[[int], tuple[Task, Program]]
 """A sample's task and its program, by the sample's index."""
@@ -40,31 +41,22 @@ class Score:
     without_samples: tuple[str, ...]
     """Tasks of the benchmark that no line answers; they are in no figure."""
     seconds: float
-    limits: Limits
+    court: Court
     origin: Origin
     efficiency: Efficiency | None = None
     static: Static | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """What `--json` prints and summary.json holds; of whoever drew the samples nothing is known."""
         beyond = {"efficiency": self.efficiency, "static": self.static}
         return {
             **self.found.as_json(),
             "data": self.origin.as_json(),
             "tasks_without_samples": len(self.without_samples),
-            "seconds": self.seconds,
-            "limits": asdict(self.limits),
+            "seconds": {"generation": 0.0, "execution": self.seconds},
+            "settings": {"court": asdict(self.court)},
             "notes": self.notes(),
             **{name: found.as_json() for name, found in beyond.items() if found is not None},
-        }
-
-    def summary(self, court: Court) -> dict[str, Any]:
-        """The whole of summary.json, in the form of an evaluation's; of whoever drew the samples nothing is known."""
-        return {
-            **self.found.as_json(),
-            "data": self.origin.as_json(),
-            "seconds": {"generation": 0.0, "execution": self.seconds},
-            "settings": {"court": asdict(court)},
         }
 
     def notes(self) -> list[str]:
@@ -115,7 +107,8 @@ def score(
         progress: told (done, all).
 
     Raises:
-        WishError: a bad line (file and line are named, nothing was run), or isolation this kernel does not grant.
+        WishError: a bad line (file and line are named, nothing was run), isolation this kernel does not grant, or a
+            folder that cannot be written, or that another process writes.
     """
     module = find(benchmark)
     tasks = module.load(data, split=split)
@@ -126,38 +119,40 @@ def score(
     tasks, asked = libraries.judged(tasks, lacking), _judged(given, lacking)
     court = libraries.opened(court, tasks)
     answer = partial(program_of, module, asked)
-    started = time.monotonic()
-    verdicts, named = _run(module, asked, answer, court, progress)
-    seconds = time.monotonic() - started
-    if out is not None:
-        _write(out, asked, verdicts, named)
-    compared = None
-    if efficiency:
-        passing = efficient.distinct(_passed(asked, answer, verdicts))
-        compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
-        efficient.write(out, compared)
-    answered = {sample.task.id for sample in asked}
-    found = Found.of(
-        benchmark,
-        tasks,
-        [_scored(sample, verdicts[index], named[index]) for index, sample in enumerate(asked)],
-        k,
-        counted=[task for task in tasks if task.id in answered],
-        isolation=(verdict.isolation for verdict in verdicts.values()),
-        not_judged=lacking,
-    )
-    score = Score(
-        found=found,
-        without_samples=tuple(task.id for task in tasks if task.id not in answered),
-        seconds=round(seconds, 3),
-        limits=court.limits,
-        origin=Origin.of(benchmark, data),
-        efficiency=compared,
-        static=looks.describe(_texts(module, answer, verdicts)) if static else None,
-    )
-    if out is not None:
-        write_json(out / SUMMARY, score.summary(court))
-    return score
+    with alone(out):
+        started = time.monotonic()
+        verdicts, named = _run(module, asked, answer, court, progress)
+        seconds = time.monotonic() - started
+        if out is not None:
+            _write(out, asked, verdicts, named)
+        compared = None
+        if efficiency:
+            passing = efficient.distinct(_passed(asked, answer, verdicts))
+            compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
+            efficient.write(out, compared)
+        answered = {sample.task.id for sample in asked}
+        found = Found.of(
+            benchmark,
+            tasks,
+            [_scored(sample, verdicts[index], named[index]) for index, sample in enumerate(asked)],
+            k,
+            counted=[task for task in tasks if task.id in answered],
+            isolation=(verdict.isolation for verdict in verdicts.values()),
+            asked=court.limits,
+            not_judged=lacking,
+        )
+        score = Score(
+            found=found,
+            without_samples=tuple(task.id for task in tasks if task.id not in answered),
+            seconds=round(seconds, 3),
+            court=court,
+            origin=Origin.of(benchmark, data),
+            efficiency=compared,
+            static=looks.describe(_texts(module, answer, verdicts)) if static else None,
+        )
+        if out is not None:
+            write_json(out / SUMMARY, score.as_json())
+        return score
 
 
 def _judged(given: Sequence[Sample], lacking: Missing) -> list[Sample]:

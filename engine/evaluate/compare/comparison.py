@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.compare.paired import Paired, paired
-from engine.evaluate.compare.side import Sampled, Side, read_side
+from engine.evaluate.compare.side import IN_FORCE, Sampled, Side, read_side
 from engine.evaluate.summary import some
 
 GENERATION, EXTRACTION, LIMITS, EXECUTION = "generation", "extraction", "limits", "execution"
@@ -185,7 +185,9 @@ def compare(folder_a: Path, folder_b: Path) -> Comparison:
             "judge them again: the sandbox failed on all others",
         )
     settings = _differing(a, b)
-    limits_differ = any(one.name in JUDGING or one.name.startswith("limits.") for one in settings)
+    # What held decides; folders of before it was written tell what was asked for.
+    limits = IN_FORCE if all(_tells(side, IN_FORCE) for side in (a, b)) else "limits."
+    limits_differ = any(one.name in JUDGING or one.name.startswith(limits) for one in settings)
     joined = [pair for task in counted for pair in _pairs(task, a, b).values()]
     return Comparison(
         a=a,
@@ -218,6 +220,10 @@ def _demand_one_benchmark(a: Side, b: Side) -> None:
             f"and {b.benchmark_sha256[:12]}",
             "judge both with the same data, split and limit",
         )
+
+
+def _tells(side: Side, names: str) -> bool:
+    return any(name.startswith(names) for name in side.settings)
 
 
 def _rate(side: Side, task: str) -> Fraction:

@@ -91,7 +91,7 @@ def test_the_first_whole_call_counts_whatever_follows(tmp_path: Path) -> None:
     task = load(tmp_path / "t.jsonl", "input")
     other = "assert ['abab', False] == f('x', 1)"
     first = [
-        f"'ab', 2)\n{other}", f"'ab', 2\n{other}", f"f('ab', 2)\n{other}", f"'ab',\n2)\nIt's so",
+        f"'ab', 2)\n{other}", f"'ab', 2\n{other}", f"f('ab', 2)\n{other}", "'ab',\n2)\nIt's so",
         f"assert ['abab', False] == f('ab', 2)\n{other}", "[ANSWER]\nf('ab', 2)\n[/ANSWER] f('x', 1)",
     ]  # fmt: skip
     found = verdicts(task, *first)

@@ -24,9 +24,9 @@ from engine.evaluate import Court, Settings, evaluate
 from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.report.charts import Series, line_chart, running_mean, thin, ticks
 from engine.evaluate.report.commands import card as card_command
-from engine.evaluate.report.markdown import plain
 from engine.evaluate.report.commands import report as report_command
 from engine.evaluate.report.highlight import highlight
+from engine.evaluate.report.markdown import plain
 from engine.evaluate.report.stages import entries, gather
 from engine.generate import Generation, Request
 from engine.sandbox import Limits
@@ -334,6 +334,18 @@ def test_a_program_has_the_colours_of_its_language() -> None:
         '<span class="n">1</span>;'
     )
     assert highlight("<b>", "a language nobody knows") == "&lt;b&gt;"
+
+
+def test_two_runs_of_different_benchmarks_stand_beside_each_other(runs: list[Path], tmp_path: Path) -> None:
+    place = runs[1] / "evaluations" / "humaneval-test"
+    summary = json.loads((place / "summary.json").read_text())
+    summary |= {"benchmark": "mbpp", "benchmark_sha256": "0" * 64, "limits": {"cpu_seconds": [3.0, 20.0]}}
+    (place / "summary.json").write_text(json.dumps(summary))
+    page = Page(make(runs, tmp_path, "--markdown", str(tmp_path / "report.md")))
+    assert page.open == [] and "3.0 to 20.0" in page.text
+    assert "humaneval" in page.text and "mbpp" in page.text
+    text = (tmp_path / "report.md").read_text()
+    assert "| full | humaneval | 5 |" in text and "| qlora | mbpp | 5 |" in text
 
 
 def test_markdown_holds_scores_and_hostile_names_as_text(runs: list[Path], tmp_path: Path) -> None:
