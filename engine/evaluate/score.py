@@ -107,8 +107,7 @@ def score(
         progress: told (done, all).
 
     Raises:
-        WishError: a bad line (file and line are named, nothing was run), isolation this kernel does not grant, or a
-            folder that cannot be written, or that another process writes.
+        WishError: a bad line (it is named, nothing was run), isolation not granted, or a folder that is not ours to write.
     """
     module = find(benchmark)
     tasks = module.load(data, split=split)
@@ -120,11 +119,8 @@ def score(
     court = libraries.opened(court, tasks)
     answer = partial(program_of, module, asked)
     with alone(out):
-        started = time.monotonic()
-        verdicts, named = _run(module, asked, answer, court, progress)
-        seconds = time.monotonic() - started
-        if out is not None:
-            _write(out, asked, verdicts, named)
+        verdicts, named, seconds = _run(module, asked, answer, court, progress)
+        _write(out, asked, verdicts, named)
         compared = None
         if efficiency:
             passing = efficient.distinct(_passed(asked, answer, verdicts))
@@ -167,7 +163,9 @@ def _forget(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _write(out: Path, asked: Sequence[Sample], verdicts: Mapping[int, Verdict], named: Named) -> None:
+def _write(out: Path | None, asked: Sequence[Sample], verdicts: Mapping[int, Verdict], named: Named) -> None:
+    if out is None:
+        return
     _forget(out)
     lines = (_line(sample, verdicts[index]) | named[index] for index, sample in enumerate(asked))
     write_lines(out / RESULTS, lines)
@@ -183,8 +181,9 @@ def _run(
     answer: Answer,
     court: Court,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[int, Verdict], Named]:
-    """Each sample's verdict, and what its program is known by, by the sample's index."""
+) -> tuple[dict[int, Verdict], Named, float]:
+    """Each sample's verdict, and what its program is known by, by the sample's index; and the seconds it took."""
+    started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
     named: Named = {}
     samples_of = Counter(sample.task.id for sample in asked)
@@ -198,7 +197,7 @@ def _run(
         verdicts[index] = replace(verdict, stdout="")
         if progress is not None:
             progress(len(verdicts), len(asked))
-    return verdicts, named
+    return verdicts, named, time.monotonic() - started
 
 
 def _passed(

@@ -161,7 +161,7 @@ def test_codecontests(tmp_path: Path) -> None:
     (task,) = find("codecontests").load(source)
     assert (task.id, task.group, task.reference) == ("codeforces/1_A. Sums", "codeforces", SUM)
     assert (task.cpu_seconds, task.memory_mb, len(task.runs)) == (2.5, 2048, 3)
-    assert judging._limits(Limits(cpu_seconds=2, memory_mb=512), task).memory_mb == 2048
+    assert judging.in_force(Limits(cpu_seconds=2, memory_mb=512), task).memory_mb == 2048
     right, wrong = judged("codecontests", source, SUM, "print(3)")
     assert right.passed and wrong.detail.startswith("run 2 of 3")
 

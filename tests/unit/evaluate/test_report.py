@@ -364,7 +364,8 @@ def test_markdown_holds_scores_and_hostile_names_as_text(runs: list[Path], tmp_p
         ("~~x~~ *y* $z$", "&#126;&#126;x&#126;&#126; &#42;y&#42; &#36;z&#36;"),
         ("@name a@b.c", "&#64;&#8203;name a&#64;&#8203;b.c"),
         ("see HTTPS://x.y and www.x.y: 1", "see HTTPS&#58;&#8203;//x.y and www&#46;&#8203;x.y: 1"),
-        ("<b>#12 &amp; [a](b) `c` \\ |\n- d", "&#60;b&#62;&#35;&#8203;12 &#38;amp; &#91;a&#93;(b) &#96;c&#96; &#92; &#124; - d"),
+        ("<b>#12 &amp;\n- d", "&#60;b&#62;&#35;&#8203;12 &#38;amp; - d"),
+        ("[a](b) `c` \\ |", "&#91;a&#93;(b) &#96;c&#96; &#92; &#124;"),
     ],
 )  # fmt: skip
 def test_nothing_of_a_strangers_text_is_live_in_markdown(text: str, shown: str) -> None:

@@ -144,7 +144,11 @@ def test_the_verb(small: Path, tmp_path: Path) -> None:
         assert isinstance(error, WishError) and told_why in str(error)
 
 
-def test_verdicts_that_libraries_are_missing_for_are_not_lost_in_place(tmp_path: Path) -> None:
+def test_verdicts_that_libraries_are_missing_for_are_not_lost_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / f"{ABSENT}.py").write_text("")
     data = tmp_path / "t.jsonl"
     rows = [unit_tested(0, libs="['json']"), unit_tested(1, libs=f"['{ABSENT}']")]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -152,11 +156,13 @@ def test_verdicts_that_libraries_are_missing_for_are_not_lost_in_place(tmp_path:
     def say(requests: Sequence[Request]) -> Iterator[Generation]:
         return (Generation(r.task_id, r.sample, r.seed, "    return 1\n", "", 3, "stop") for r in requests)
 
-    evaluate(
-        find("bigcodebench").load(str(data)), "bigcodebench", Settings(model="m", data=str(data)),
-        generator=say, folder=tmp_path / "run", rank=0, world_size=1, barrier=lambda: None, chat=False,
-        ask=lambda task: (task.prompt, ()),
-    )  # fmt: skip
+    with monkeypatch.context() as installed:
+        installed.syspath_prepend(str(tmp_path / "here"))
+        evaluate(
+            find("bigcodebench").load(str(data)), "bigcodebench", Settings(model="m", data=str(data)),
+            generator=say, folder=tmp_path / "run", rank=0, world_size=1, barrier=lambda: None, chat=False,
+            ask=lambda task: (task.prompt, ()),
+        )  # fmt: skip
     before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
     with pytest.raises(
         WishError, match=rf"{ABSENT} \(1\).*judged in place, their verdicts would be lost.*--out"
