@@ -107,7 +107,7 @@ def score(
         progress: told (done, all).
 
     Raises:
-        WishError: a bad line (it is named, nothing was run), isolation not granted, or a folder that is not ours to write.
+        WishError: a bad line (it is named, nothing was run), isolation not granted, or a folder that cannot be written.
     """
     module = find(benchmark)
     tasks = module.load(data, split=split)
