@@ -57,6 +57,11 @@ class Outcome:
     """Tasks whose answer did."""
     peak_mib: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """What the programs took."""
+        return float(self.summary["seconds"]["execution"])
+
 
 class Scorer:
     """Runs `temper score` as a user does, in a folder of its own."""
@@ -113,15 +118,19 @@ class Found:
 
     def row(self) -> list[str]:
         """Of the table."""
-        seconds = self.canonical.summary["seconds"]
+        seconds = self.canonical.seconds
         cells = [
             self.name,
             f"{self.tasks:,}",
             f"{len(self.canonical.passed):,}",
             f"{len(self.empty.passed):,}",
         ]
-        cells += [f"{self.first.summary['seconds']:.1f} s", f"{seconds:.1f} s", f"{self.tasks / seconds:.0f}"]
-        cells += [f"{self.empty.summary['seconds']:.1f} s"]
+        cells += [
+            f"{self.first.seconds:.1f} s",
+            f"{seconds:.1f} s",
+            f"{self.tasks / seconds:.0f}",
+        ]
+        cells += [f"{self.empty.seconds:.1f} s"]
         return [*cells, f"{self.weighed.peak_mib:,.0f}"]
 
 

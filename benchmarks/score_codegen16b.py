@@ -38,6 +38,7 @@ PUBLISHED = {1: 0.2928, 10: 0.4986, 100: 0.7500}
 OF_THE_SAMPLES = {10: 0.503, 100: 0.737}
 """The same in the paper that published the samples (arXiv 2207.10397)."""
 LIMIT_SECONDS = 3.0
+LIMITS = Limits(cpu_seconds=LIMIT_SECONDS, wall_seconds=3 * LIMIT_SECONDS)
 TURNS = 8
 """Parts that the two judges score by turns, so that other work on the machine falls on both."""
 HUMAN_EVAL = """
@@ -129,7 +130,7 @@ class Ours:
 
 def judge(tasks_file: str, part: Sequence[dict], workers: int, ours: Ours, folder: Path) -> None:
     """Score a part."""
-    court = Court(Limits(cpu_seconds=LIMIT_SECONDS, wall_seconds=3 * LIMIT_SECONDS), workers=workers)
+    court = Court(LIMITS, workers=workers)
     samples = folder / "part.jsonl"
     _write(samples, part)
     began = time.perf_counter()
@@ -215,7 +216,9 @@ def main() -> None:
             print(f"{start + len(part):,} of {len(rows):,}", file=sys.stderr, flush=True)
     asked = {row["task_id"] for row in rows}
     counted = [task for task in tasks if task.id in asked]
-    found = Found.of("humaneval", tasks, ours.scored, KS, counted=counted, isolation=ours.isolation)
+    found = Found.of(
+        "humaneval", tasks, ours.scored, KS, counted=counted, isolation=ours.isolation, asked=LIMITS
+    )
     head = prose(
         f"`{command()}`, {facts()}; load average at the end {os.getloadavg()[0]:.1f}. {wish.workers} workers, "
         f"isolation {found.isolation}, {LIMIT_SECONDS:g} CPU seconds, {3 * LIMIT_SECONDS:g} s of wall time and 1 "

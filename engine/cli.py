@@ -16,7 +16,7 @@ import click
 
 from engine import protocol
 from engine.config import Run, demand, dump, load
-from engine.errors import BUG, DONE, WRONG_WISH, Preempted, TemperError, WishError, misused
+from engine.errors import BUG, DONE, WRONG_WISH, Preempted, TemperError, WishError, misused, spoken
 
 if TYPE_CHECKING:
     from engine.dist import World
@@ -159,7 +159,7 @@ class _Attempt:
         try:
             protocol.write_crash(self.run.folder, crash)
         except OSError as problem:
-            print(f"the crash file could not be written: {problem}", file=sys.stderr)
+            print(spoken(f"the crash file could not be written: {problem}"), file=sys.stderr)
 
     def _say(self, error: BaseException) -> None:
         """A wish's error is said once, by rank 0 if it met it too; a bug is told by each rank that met it."""
@@ -172,7 +172,7 @@ class _Attempt:
                 return
         prefix = f"rank {_rank()}: " if _rank() > 0 else ""
         if isinstance(error, TemperError):
-            print(f"{prefix}error: {error}", file=sys.stderr, flush=True)
+            print(spoken(f"{prefix}{error}"), file=sys.stderr, flush=True)
         else:
             print(f"{prefix}{''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)
 
@@ -234,5 +234,5 @@ def main() -> None:
         sys.exit(WRONG_WISH)
     except TemperError as error:
         if _rank() == 0:
-            print(f"error: {error}", file=sys.stderr)
+            print(spoken(error), file=sys.stderr)
         sys.exit(error.exit_code)

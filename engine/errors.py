@@ -58,10 +58,15 @@ class Preempted(TemperError):
     exit_code = PREEMPTED
 
 
+def spoken(error: object) -> str:
+    """An error as a command tells it: all begin alike, whichever process they come from."""
+    return f"temper: {error}"
+
+
 def misused(error: click.ClickException) -> str:
     """A mistake on the command line as one sentence, with where to read on; a group called bare gives its help."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         return error.format_message()
     what = " ".join(error.format_message().split()).rstrip(".")
-    return f"error: {what} (see `{context.command_path} --help`)" if context else f"error: {what}"
+    return spoken(f"{what} (see `{context.command_path} --help`)" if context else what)

@@ -257,4 +257,4 @@ def _accelerate(name: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"temper: {text}", file=sys.stderr, flush=True)
+    print(errors.spoken(text), file=sys.stderr, flush=True)

@@ -111,7 +111,7 @@ def temper() -> None:
 
 def main() -> None:
     """Run `temper`; a user's mistake is one sentence and its exit code, never a stack trace."""
-    from engine.errors import WRONG_WISH, TemperError, misused
+    from engine.errors import WRONG_WISH, TemperError, misused, spoken
 
     try:
         temper(prog_name="temper", standalone_mode=False)
@@ -123,7 +123,7 @@ def main() -> None:
         print(misused(error), file=sys.stderr)
         sys.exit(WRONG_WISH)
     except TemperError as error:
-        print(f"temper: {error}", file=sys.stderr)
+        print(spoken(error), file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -155,9 +155,8 @@ class Demo:
         self.seconds[name] = time.monotonic() - began
         print(f"--- {name}: {self.seconds[name]:.0f} s", flush=True)
         if code:
-            print(
-                f"temper: the demo ends here, since this stage ended with exit code {code}", file=sys.stderr
-            )
+            told = f"the demo ends here, since this stage ended with exit code {code}"
+            print(errors.spoken(told), file=sys.stderr)
             sys.exit(code if code > 0 else errors.BUG)
 
     def _judge(self, summary: Path, report: Path) -> int:
@@ -179,7 +178,7 @@ class Demo:
         print(f"\n{report} and {summary}, {self.seconds['all']:.0f} s in all")
         missed = [line.stage.name for line in lines if not line.cleared]
         if missed:
-            print(f"temper: the bar is missed by {', '.join(missed)}", file=sys.stderr)
+            print(errors.spoken(f"the bar is missed by {', '.join(missed)}"), file=sys.stderr)
         return errors.BUG if missed else errors.DONE
 
     def _lines(self, rows: Sequence[dict[str, Any]]) -> Iterator[Line]:

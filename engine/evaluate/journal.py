@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from engine.errors import TemperError, WishError
+from engine.errors import TemperError
+from engine.evaluate.lock import hold
 
 SYNC_SECONDS = 1.0
 
@@ -28,15 +28,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise WishError(
-                f"another process is writing {path}", "let it finish, or choose another folder"
-            ) from None
-        except OSError:
-            pass  # some network file systems have no locks; two writers are then the user's to avoid
+        hold(self._file, path)
         self._drop_torn_line()
         self._last = self._synced = time.monotonic()
 

@@ -92,7 +92,7 @@ def judge(
 
 def trial(benchmark: Judge, task: Task, program: Program, pool: Pool, asked: Limits) -> Trial:
     """The judgement of one program, not yet begun."""
-    limits = _limits(asked, task)
+    limits = in_force(asked, task)
     return program, lambda: _follow(benchmark.judge(task, program), pool, limits)
 
 
@@ -114,7 +114,7 @@ def _follow(steps: Steps, pool: Pool, limits: Limits) -> Future[Verdict]:
     return final
 
 
-def _limits(asked: Limits, task: Task) -> Limits:
+def in_force(asked: Limits, task: Task) -> Limits:
     """Those asked for, raised to what a right answer to this task may need."""
     cpu = max(asked.cpu_seconds, task.cpu_seconds)
     wall = max(asked.wall_seconds, 3 * cpu) if cpu > asked.cpu_seconds else asked.wall_seconds

@@ -15,6 +15,7 @@ from engine.evaluate.benchmarks import find
 from engine.evaluate.beyond import look
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import Court
+from engine.evaluate.lock import alone
 from engine.evaluate.origin import Origin
 from engine.evaluate.results import RESULTS, SUMMARY, TASKS, conclude
 from engine.evaluate.run import execute
@@ -60,6 +61,10 @@ class Rescored:
         for k, value in found.figures.pass_at_k.items():
             lines.append(f"  pass@{k:<4} {_share(old.get(str(k)))} -> {_share(value.as_json())}")
         lines += [f"  {count:,} {what}" for what, count in self.changed.items()] or ["  no verdict changed"]
+        then = self.before.get("limits") or {}
+        for name, value in found.limits.items():
+            if then.get(name, value) != value:
+                lines.append(f"  {name} {then[name]} -> {value}")
         tail = f"  extraction version {self.before.get('extract_version')} -> {self.now.extract_version}"
         return [*lines, f"{tail}, isolation {self.before.get('isolation')} -> {found.isolation}"]
 
@@ -82,7 +87,8 @@ def rescore(
         progress: told (done, all).
 
     Raises:
-        WishError: the folder holds no finished evaluation, or its tasks are not to be had.
+        WishError: the folder holds no finished evaluation, its tasks are not to be had, or the folder for the results
+            cannot be written, or is being written by another process.
     """
     with damage.told(str(folder), "have `temper evaluate` write it again"):
         before, results, job, said = _read(folder, wanted, out)
@@ -91,8 +97,9 @@ def rescore(
         if progress is not None:
             progress(done, whole)
 
-    verdicts = execute(job, said, tell)
-    now = conclude(job, said, verdicts, look(job, said, verdicts, tell))
+    with alone(job.place.folder):
+        verdicts = execute(job, said, tell)
+        now = conclude(job, said, verdicts, look(job, said, verdicts, tell))
     old = {(line["task_id"], line["sample"]): line["verdict"] for line in results}
     new = {
         (line["task_id"], line["sample"]): line["verdict"] for line in journal.read((out or folder) / RESULTS)

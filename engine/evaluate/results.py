@@ -51,6 +51,7 @@ def conclude(
             scored,
             job.settings.k,
             isolation=(record["isolation"] for record in verdicts.values()),
+            asked=job.settings.court.limits,
             not_judged=job.not_judged,
         ),
         truncated=sum(answers[item.key].finish == "length" for item in items),

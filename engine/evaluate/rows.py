@@ -25,7 +25,7 @@ def from_file(source: str) -> Iterator[tuple[str, Any]]:
     name = "standard input" if source == "-" else source
     with opened(source) as file:
         for number, data in enumerate(file, start=1):
-            line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            line = _decoded(data, f"{name}:{number}", "utf-8-sig" if number == 1 else "utf-8")
             if line.strip():
                 yield f"{name}:{number}", _parse(line, f"{name}:{number}")
 
@@ -89,6 +89,15 @@ def from_file_or_hub(
 
 def _no_hub_id(name: str) -> bool:
     return "/" not in name or name.startswith((".", "/")) or name.endswith((".jsonl", ".gz", ".json"))
+
+
+def _decoded(data: bytes, place: str, encoding: str) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise WishError(
+            f"{place}: not UTF-8 ({error.reason} at byte {error.start + 1})", "save the file as UTF-8"
+        ) from None
 
 
 def _parse(line: str, place: str) -> Any:

@@ -20,6 +20,7 @@ from engine.evaluate.beyond import look
 from engine.evaluate.job import Item, Job, Place, Settings
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.libraries import Missing, opened
+from engine.evaluate.lock import alone
 from engine.evaluate.origin import Origin
 from engine.evaluate.results import conclude
 from engine.evaluate.summary import Summary
@@ -75,13 +76,14 @@ def evaluate(
     place = Place(folder, rank, world_size)
     items = plan(tasks, settings, ask)
     job = Job(tuple(tasks), benchmark, settings, chat, items, place, not_judged or {}, origin)
-    _generate(job, generator, tell)
-    barrier()
-    if rank != 0:
-        return None
-    answers = _merge(job)
-    verdicts = execute(job, answers, tell)
-    return conclude(job, answers, verdicts, look(job, answers, verdicts, tell))
+    with alone(folder if rank == 0 else None):
+        _generate(job, generator, tell)
+        barrier()
+        if rank != 0:
+            return None
+        answers = _merge(job)
+        verdicts = execute(job, answers, tell)
+        return conclude(job, answers, verdicts, look(job, answers, verdicts, tell))
 
 
 def plan(tasks: Sequence[Task], settings: Settings, ask: Ask) -> list[Item]:

@@ -17,13 +17,14 @@ from engine.evaluate.benchmarks import Benchmark, find
 from engine.evaluate.beyond import Beyond
 from engine.evaluate.judge import Court, judge
 from engine.evaluate.libraries import Missing
+from engine.evaluate.lock import alone
 from engine.evaluate.origin import Origin
 from engine.evaluate.results import RESULTS, SUMMARY, hashes, write_compared, write_lines
 from engine.evaluate.samples import Sample, program_of, read_samples
 from engine.evaluate.summary import Found, Scored, some
 from engine.evaluate.task import Task
 from engine.protocol import write_json
-from engine.sandbox import Limits, Program, Verdict
+from engine.sandbox import Program, Verdict
 
 Answer = Callable[[int], tuple[Task, Program]]
 """A sample's task and its program, by the sample's index."""
@@ -39,29 +40,19 @@ class Score:
     without_samples: tuple[str, ...]
     """Tasks of the benchmark that no line answers; they are in no figure."""
     seconds: float
-    limits: Limits
+    court: Court
     origin: Origin
     beyond: Beyond
 
     def as_json(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """What `--json` prints and summary.json holds; of whoever drew the samples nothing is known."""
         return {
             **self.found.as_json(),
             "data": self.origin.as_json(),
             "tasks_without_samples": len(self.without_samples),
-            "seconds": self.seconds,
-            "limits": asdict(self.limits),
-            "notes": self.notes(),
-            **self.beyond.as_json(),
-        }
-
-    def summary(self, court: Court) -> dict[str, Any]:
-        """The whole of summary.json, in the form of an evaluation's; of whoever drew the samples nothing is known."""
-        return {
-            **self.found.as_json(),
-            "data": self.origin.as_json(),
             "seconds": {"generation": 0.0, "execution": self.seconds},
-            "settings": {"court": asdict(court)},
+            "settings": {"court": asdict(self.court)},
+            "notes": self.notes(),
             **self.beyond.as_json(),
         }
 
@@ -113,7 +104,7 @@ def score(
         progress: told (done, all).
 
     Raises:
-        WishError: a bad line (file and line are named, nothing was run), or isolation this kernel does not grant.
+        WishError: a bad line (it is named, nothing was run), isolation not granted, or a folder that cannot be written.
     """
     module = find(benchmark)
     tasks = module.load(data, split=split)
@@ -124,38 +115,32 @@ def score(
     tasks, asked = libraries.judged(tasks, lacking), _judged(given, lacking)
     court = libraries.opened(court, tasks)
     answer = partial(program_of, module, asked)
-    started = time.monotonic()
-    verdicts, named = _run(module, asked, answer, court, progress)
-    seconds = time.monotonic() - started
-    if out is not None:
+    with alone(out):
+        verdicts, named, seconds = _run(module, asked, answer, court, progress)
         _write(out, asked, verdicts, named)
-    compared = None
-    if efficiency:
-        passing = efficient.distinct(_passed(asked, answer, verdicts))
-        compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
-        write_compared(out, compared)
-    judged = ((*answer(index), verdicts[index].name) for index in sorted(verdicts))
-    answered = {sample.task.id for sample in asked}
-    found = Found.of(
-        benchmark,
-        tasks,
-        [_scored(sample, verdicts[index], named[index]) for index, sample in enumerate(asked)],
-        k,
-        counted=[task for task in tasks if task.id in answered],
-        isolation=(verdict.isolation for verdict in verdicts.values()),
-        not_judged=lacking,
-    )
-    score = Score(
-        found=found,
-        without_samples=tuple(task.id for task in tasks if task.id not in answered),
-        seconds=round(seconds, 3),
-        limits=court.limits,
-        origin=Origin.of(benchmark, data),
-        beyond=Beyond(compared, looks.describe(looks.by_kind(module, judged)) if static else None),
-    )
-    if out is not None:
-        write_json(out / SUMMARY, score.summary(court))
-    return score
+        compared = None
+        if efficiency:
+            passing = efficient.distinct(_passed(asked, answer, verdicts))
+            compared = efficient.measure(module, passing, court, repeats=efficiency, progress=progress)
+            write_compared(out, compared)
+        judged = ((*answer(index), verdicts[index].name) for index in sorted(verdicts))
+        beyond = Beyond(compared, looks.describe(looks.by_kind(module, judged)) if static else None)
+        answered = {sample.task.id for sample in asked}
+        found = Found.of(
+            benchmark,
+            tasks,
+            [_scored(sample, verdicts[index], named[index]) for index, sample in enumerate(asked)],
+            k,
+            counted=[task for task in tasks if task.id in answered],
+            isolation=(verdict.isolation for verdict in verdicts.values()),
+            asked=court.limits,
+            not_judged=lacking,
+        )
+        without = tuple(task.id for task in tasks if task.id not in answered)
+        score = Score(found, without, round(seconds, 3), court, Origin.of(benchmark, data), beyond)
+        if out is not None:
+            write_json(out / SUMMARY, score.as_json())
+        return score
 
 
 def _judged(given: Sequence[Sample], lacking: Missing) -> list[Sample]:
@@ -170,7 +155,9 @@ def _forget(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _write(out: Path, asked: Sequence[Sample], verdicts: Mapping[int, Verdict], named: Named) -> None:
+def _write(out: Path | None, asked: Sequence[Sample], verdicts: Mapping[int, Verdict], named: Named) -> None:
+    if out is None:
+        return
     _forget(out)
     lines = (_line(sample, verdicts[index]) | named[index] for index, sample in enumerate(asked))
     write_lines(out / RESULTS, lines)
@@ -186,8 +173,9 @@ def _run(
     answer: Answer,
     court: Court,
     progress: Callable[[int, int], None] | None,
-) -> tuple[dict[int, Verdict], Named]:
-    """Each sample's verdict, and what its program is known by, by the sample's index."""
+) -> tuple[dict[int, Verdict], Named, float]:
+    """Each sample's verdict, and what its program is known by, by the sample's index; and the seconds it took."""
+    started = time.monotonic()
     verdicts: dict[int, Verdict] = {}
     named: Named = {}
     samples_of = Counter(sample.task.id for sample in asked)
@@ -201,7 +189,7 @@ def _run(
         verdicts[index] = replace(verdict, stdout="")
         if progress is not None:
             progress(len(verdicts), len(asked))
-    return verdicts, named
+    return verdicts, named, time.monotonic() - started
 
 
 def _passed(

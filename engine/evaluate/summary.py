@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.errors import PreflightError
 from engine.evaluate.benchmarks import fingerprint
 from engine.evaluate.beyond import Beyond
+from engine.evaluate.judge import in_force
 from engine.evaluate.libraries import Missing, counted, told
 from engine.evaluate.majority import Vote, majority
 from engine.evaluate.origin import Origin
 from engine.evaluate.passk import Estimate, estimate, pass_hat_k
 from engine.evaluate.task import Task
-from engine.sandbox import VERDICTS
+from engine.sandbox import VERDICTS, Limits
 
 NAMED = 5
 """How many of a long list an error or a note names."""
@@ -65,6 +66,8 @@ class Found:
     verdicts: dict[str, int]
     isolation: str
     """The sandbox level, or the levels, that all verdicts were given at."""
+    limits: Mapping[str, Any]
+    """What held of each limit asked for, raised where the tasks need more: [least, most] where they differ in it."""
     not_judged: Missing = field(default_factory=dict)
     """Tasks left out, by id, and the libraries each lacks; they are in no figure and not in the hash."""
     majority: Estimate | None = None
@@ -80,6 +83,7 @@ class Found:
         *,
         counted: Sequence[Task] | None = None,
         isolation: Iterable[str],
+        asked: Limits,
         not_judged: Missing | None = None,
     ) -> Found:
         """Count.
@@ -91,6 +95,7 @@ class Found:
             ks: of pass@k.
             counted: the tasks that are in the figures; None: all.
             isolation: of each verdict.
+            asked: the limits, before any task raised them.
             not_judged: further tasks, for which libraries are missing.
         """
         counts = tally(scored)
@@ -102,6 +107,7 @@ class Found:
             groups=by_group(counted, counts, ks),
             verdicts=taxonomy(scored),
             isolation=" and ".join(sorted(set(isolation))),
+            limits=held(asked, counted),
             not_judged=not_judged or {},
             majority=majority(ballots(counted, scored)),
         )
@@ -112,7 +118,7 @@ class Found:
         return self.verdicts.get("infra", 0)
 
     def as_json(self) -> dict[str, Any]:
-        """This part of summary.json and of what `temper score --json` prints."""
+        """This part of summary.json, of whatever wrote it."""
         return {
             "benchmark": self.benchmark,
             "benchmark_sha256": self.benchmark_sha256,
@@ -122,6 +128,7 @@ class Found:
             "verdicts": self.verdicts,
             "unscored": self.unscored,
             "isolation": self.isolation,
+            "limits": self.limits,
             "not_judged": {"tasks": len(self.not_judged), "libraries": counted(self.not_judged)},
         }
 
@@ -231,6 +238,16 @@ def by_group(
         for depth in range(1, len(parts) + 1):
             members["/".join(parts[:depth])].append(task)
     return {name: figures(members[name], scored, ks) for name in sorted(members)}
+
+
+def held(asked: Limits, tasks: Sequence[Task]) -> dict[str, Any]:
+    """The limits that programs ran under, by name: a number, or [least, most] where tasks differ in it."""
+    ranges: dict[str, Any] = {}
+    for limits in {in_force(asked, task): None for task in tasks} or [asked]:
+        for name, value in asdict(limits).items():
+            least, most = ranges.get(name, (value, value))
+            ranges[name] = (min(least, value), max(most, value))
+    return {name: least if least == most else [least, most] for name, (least, most) in ranges.items()}
 
 
 def tally(scored: Iterable[Scored]) -> dict[str, tuple[int, int]]:

@@ -9,16 +9,18 @@ import ast
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.generate.fences import Fenced, fences
 from engine.generate.thinking import AUTO, Thinking
 
-EXTRACT_VERSION = 2
+EXTRACT_VERSION = 3
 """Raised whenever the same text may give another completion; written into every result."""
 
-_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*)$")
+BEGINNINGS = 200
+"""How many beginnings of an answer without fences are tried; prose behind code takes one or two."""
 _CODE_LINE = re.compile(r"^(?:import|from|def|async def|class|@)[ \t]*\S")
 _SCRIPT_LINE = re.compile(
     r"^(?:import |from \S+ import |def |class |@|(?:for|while|if|with) .+:$|try:|print\(|\w+(?:, ?\w+)* ?= ?\S)"
@@ -94,29 +96,17 @@ def cut(text: str, stop: Sequence[str]) -> str:
 
 def blocks(text: str) -> list[Block]:
     """All fenced blocks of a Markdown text, in order; one that is never closed runs to the end."""
-    found: list[Block] = []
-    lines: list[str] = []
-    opened: re.Match[str] | None = None
-    for line in text.split("\n"):
-        fence = _FENCE.match(line)
-        if opened is None:
-            opened, lines = fence, []
-        elif fence and fence[2].startswith(opened[2]) and not fence[3].strip():
-            found.append(_block(opened, lines))
-            opened = None
-        else:
-            lines.append(line)
-    if opened is not None:
-        found.append(_block(opened, lines))
-    return found
+    return [_block(fenced) for fenced in fences(text)]
 
 
-def _block(opened: re.Match[str], lines: list[str]) -> Block:
+def _block(fenced: Fenced) -> Block:
     # A fence inside a list item is indented, and so is its code; the indentation is Markdown's, not Python's.
-    margin = opened[1]
-    code = "\n".join(line.removeprefix(margin) for line in lines)
-    words = opened[3].split()
-    return Block(tag=words[0].lower() if words else "", code=code + "\n")
+    lines = fenced.code.split("\n")
+    words = fenced.info.split()
+    return Block(
+        tag=words[0].lower() if words else "",
+        code="\n".join(line.removeprefix(fenced.margin) for line in lines),
+    )
 
 
 def _plain(text: str) -> str:
@@ -143,7 +133,7 @@ def _script(answer: str) -> str:
     tagged = [block.code for block in found if block.tag and block.tag in _PYTHON_TAGS]
     codes = tagged or [block.code for block in found if not block.tag] or [block.code for block in found]
     if not codes:
-        return _from_first_line_of_code(answer, _SCRIPT_LINE, _parses)
+        return _from_first_line_of_code(answer, _SCRIPT_LINE)
     parsing = [code for code in codes if _parses(code)]
     reading = [code for code in parsing if _READS.search(code)]
     return (reading or parsing or [max(codes, key=len)])[-1]
@@ -178,23 +168,42 @@ def _choose(found: Sequence[Block], entry_point: str) -> str | None:
 
 def _unfenced(answer: str, entry_point: str) -> str:
     """Code of an answer without fences that holds a function."""
-    code = _from_first_line_of_code(
-        answer, _CODE_LINE, lambda code: _parses(code) and _defines(code, entry_point)
-    )
+    code = _from_first_line_of_code(answer, _CODE_LINE, entry_point)
     return code or (answer if answer.startswith((" ", "\t")) else "")
 
 
-def _from_first_line_of_code(answer: str, first: re.Pattern[str], whole: Callable[[str], bool]) -> str:
-    """From the `first` line of code on, less the prose behind what is `whole`; empty where there is no such line."""
+def _from_first_line_of_code(answer: str, first: re.Pattern[str], entry_point: str = "") -> str:
+    """From the `first` line of code on, less the prose behind what parses; empty where there is no such line.
+
+    What is left defines the entry point, where there is one to be defined; else nothing is taken away.
+    """
     lines = answer.split("\n")
     start = next((number for number, line in enumerate(lines) if first.match(line)), None)
     if start is None:
         return ""
-    for end in range(len(lines), start, -1):
-        code = "\n".join(lines[start:end]) + "\n"
-        if whole(code):
+    lines = lines[start:]
+    end = len(lines)
+    for _ in range(BEGINNINGS):
+        code = "\n".join(lines[:end]) + "\n"
+        if entry_point and not _defines(code, entry_point):
+            break
+        wrong = _first_wrong_line(code)
+        if wrong is None:
             return code
-    return "\n".join(lines[start:]) + "\n"
+        # Whatever follows, no text that holds the wrong line parses: between it and the end nothing need be tried.
+        end = min(end, wrong) - 1
+        if end < 1:
+            break
+    return "\n".join(lines) + "\n"
+
+
+def _first_wrong_line(code: str) -> int | None:
+    """Number of the line at which a text stops being Python, from 1; None where it is."""
+    try:
+        _parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return getattr(error, "lineno", None) or code.count("\n")
+    return None
 
 
 def _defines(code: str, entry_point: str) -> bool:
@@ -250,12 +259,16 @@ def _body_indent(prompt: str) -> str:
 
 def parsed(code: str) -> ast.Module | None:
     """The syntax tree; None for what is no Python, or is nested without end. A model's code warns nobody."""
+    try:
+        return _parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _parse(code: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
+        return ast.parse(code)
 
 
 def _parses(code: str) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-VERSION = 1
+from engine.generate.fences import fences
+
+VERSION = 2
 """Raised whenever a rule may leave another answer of the same text; part of every `Thinking`."""
 
 PAIRS: tuple[tuple[str, str], ...] = (
@@ -43,7 +46,7 @@ class Thinking:
 
         Thinking opens at the start of a line, or in the prompt already, where the template does it; what is
         closed though nothing opened it was opened there too, unless nothing follows it. Tags in fenced code are the
-        program's own.
+        program's own; but thinking whose only end is in fenced code ends there, as a draft may lack its last fence.
 
         Args:
             text: the new text.
@@ -57,11 +60,14 @@ class Thinking:
         kept, rest, before = "", text, ""
         while True:
             if end is not None:
-                closed = re.search(_unquoted(re.escape(end)), rest)
+                tags = re.compile(_unquoted(re.escape(end)))
+                closed = next(_outside_fences(tags.finditer(rest), rest), tags.search(rest))
                 if closed is None:
                     return None
                 rest = rest[closed.end() :]
-            tag = self._tag(kept, rest)
+            # What is kept ends with a line and with no fence open, so the rest is looked at by itself.
+            found = _tags(self.pairs).finditer(rest) if self.pairs else ()
+            tag = next(_outside_fences(found, rest), None)
             if tag is None:
                 return kept + rest if (kept + rest).strip() else before + rest
             end = closing.get(tag[0].strip())
@@ -69,11 +75,16 @@ class Thinking:
             kept = kept + rest[: tag.start()] if end else ""
             rest = rest[tag.end() :]
 
-    def _tag(self, kept: str, rest: str) -> re.Match[str] | None:
-        """The next tag of `rest` outside fenced code; `kept` stands before it."""
-        found = _tags(self.pairs).finditer(rest) if self.pairs else ()
-        fences = kept.count("```")
-        return next((tag for tag in found if (fences + rest.count("```", 0, tag.start())) % 2 == 0), None)
+
+def _outside_fences(tags: Iterable[re.Match[str]], text: str) -> Iterator[re.Match[str]]:
+    """The tags of a text, in order, that are in no fenced code."""
+    blocks = fences(text)
+    block = next(blocks, None)
+    for tag in tags:
+        while block is not None and block.end <= tag.start():
+            block = next(blocks, None)
+        if block is None or tag.start() < block.start:
+            yield tag
 
 
 @lru_cache(maxsize=16)

@@ -23,7 +23,7 @@ def engine(*words: str, code: str | None = None) -> subprocess.CompletedProcess[
 def only_error(done: subprocess.CompletedProcess[str]) -> str:
     """The one sentence; anything like a stack trace fails the test."""
     assert "Traceback" not in done.stdout + done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("temper: ")]
     assert len(errors) == 1, done.stderr
     return errors[0]
 

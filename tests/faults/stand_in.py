@@ -34,7 +34,7 @@ def crash(error: str, message: str, exit_code: int = 1, step: int | None = None)
             RANK, os.uname().nodename, os.getpid(), "forward", step, error, message, exit_code, protocol.now()
         ),
     )
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"temper: {message}", file=sys.stderr, flush=True)
     sys.exit(exit_code)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +28,8 @@ STOP = ("\n",)
 LONGEST = 20_000
 """Characters of an answer; the longest right one has some hundreds."""
 DEEPEST = 100
+OPENS, CLOSES = "[ANSWER]", "[/ANSWER]"
+"""What the paper's prompts have answers stand between."""
 SHOWN = 60
 
 OUTPUT = """{code}
@@ -104,8 +108,9 @@ def _given(answer: str, *, of_input: bool) -> str:
 
 def _value(answer: str) -> str:
     """The literal of an answer, which may repeat the assert it completes."""
-    for text in (answer.strip().removeprefix("==").strip(), answer.strip().partition("\n")[0]):
-        node = _last(text)
+    text = _tagged(answer).removeprefix("==").strip()
+    for source in (text, _first_line(text)):
+        node = _first(source)
         if isinstance(node, ast.Compare) and _is_call(node.left):
             node = node.comparators[0]
         if node is not None:
@@ -115,9 +120,12 @@ def _value(answer: str) -> str:
 
 def _arguments(answer: str) -> str:
     """The arguments of an answer: those of a call, with or without what opens it, or of the assert it completes."""
-    text = answer.strip()
-    for attempt in (text, f"{NAME}({text}", f"{NAME}({text})") if text else ():
-        node = _last(attempt)
+    text = _tagged(answer)
+    opened, line = f"{NAME}({text}", _first_line(text)
+    # Whole, and where that is no Python the first line; with or without the brackets around the arguments.
+    attempts = (text, opened, f"{opened})", line, _first_line(opened), f"{NAME}({line})")
+    for attempt in attempts if text else ():
+        node = _first(attempt)
         if isinstance(node, ast.Compare):
             node = next(filter(_is_call, (node.left, *node.comparators)), None)
         if _is_call(node):
@@ -128,17 +136,35 @@ def _arguments(answer: str) -> str:
     raise ValueError("it holds no call of f")
 
 
-def _last(text: str) -> Any:
-    """The expression that source ends with; None where there is none."""
+def _tagged(answer: str) -> str:
+    """What stands between the first tags of an answer, where it has them."""
+    opened, closed, inside = answer.partition(OPENS)
+    return (inside if closed else opened).partition(CLOSES)[0].strip()
+
+
+def _first_line(text: str) -> str:
+    """The first line as Python counts them: it ends outside brackets and texts."""
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.NEWLINE:
+                return "\n".join(text.split("\n")[: token.end[0]])
+    except (tokenize.TokenError, SyntaxError):
+        pass  # what follows a whole line is none of its business, but this is no whole line
+    return text.partition("\n")[0]
+
+
+def _first(text: str) -> Any:
+    """The first expression or assert of source; None where there is none. Whatever follows is no answer any more."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             body = ast.parse(text).body
         except SyntaxError:
             return None
-    match body[-1:]:
-        case [ast.Expr(node) | ast.Assert(node)]:
-            return node
+    for statement in body:
+        match statement:
+            case ast.Expr(node) | ast.Assert(node):
+                return node
     return None
 
 

@@ -153,7 +153,10 @@ def _adapter(name: str) -> str:
 
 def _task(row: Any, place: str, split: str) -> Task:
     native = not (isinstance(row, dict) and "test_list" in row)
-    return _native(row, place, SPLITS[split]) if native else _of_the_hub(row, place, split)
+    task = _native(row, place, SPLITS[split]) if native else _of_the_hub(row, place, split)
+    if not task.entry_point.isidentifier():
+        raise WishError(f"{place}: entry_point {task.entry_point!r} is no name", "name the function to test")
+    return task
 
 
 def _native(row: Any, place: str, parts: tuple[str, ...]) -> Task:
@@ -227,8 +230,6 @@ class _Numbers(ast.NodeTransformer):
 def _made(
     name: str, text: str, function: str, reference: str, inputs: list[tuple[str, list[Any]]], tolerance: float
 ) -> Task:
-    if not function.isidentifier():
-        raise WishError(f"{name}: entry_point {function!r} is no name", "name the function to test")
     rule = f"_same(got, wanted) or {ALSO_RIGHT[function]}" if function in ALSO_RIGHT else ""
     judged = reference + _adapter(function)  # so that another rule is another benchmark
     return Task(

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.errors import WishError
 from engine.evaluate.compare.paired import Paired, paired
-from engine.evaluate.compare.side import Sampled, Side, read_side
+from engine.evaluate.compare.side import IN_FORCE, Sampled, Side, read_side
 from engine.evaluate.summary import some
 
 GENERATION, EXTRACTION, LIMITS, EXECUTION = "generation", "extraction", "limits", "execution"
@@ -185,7 +185,7 @@ def compare(folder_a: Path, folder_b: Path) -> Comparison:
             "judge them again: the sandbox failed on all others",
         )
     settings = _differing(a, b)
-    limits_differ = any(one.name in JUDGING or one.name.startswith("limits.") for one in settings)
+    limits_differ = any(one.name in JUDGING for one in settings) or _held(a) != _held(b)
     joined = [pair for task in counted for pair in _pairs(task, a, b).values()]
     return Comparison(
         a=a,
@@ -218,6 +218,17 @@ def _demand_one_benchmark(a: Side, b: Side) -> None:
             f"and {b.benchmark_sha256[:12]}",
             "judge both with the same data, split and limit",
         )
+
+
+def _held(side: Side) -> dict[str, Any]:
+    """The limits that programs ran under; folders of before that was written tell what was asked for."""
+    asked = {name: value for name, value in side.settings.items() if name.startswith("limits.")}
+    held = {
+        f"limits.{name.removeprefix(IN_FORCE)}": value
+        for name, value in side.settings.items()
+        if name.startswith(IN_FORCE)
+    }
+    return held or asked
 
 
 def _rate(side: Side, task: str) -> Fraction:
@@ -268,10 +279,16 @@ def _same_program(one: Sampled, other: Sampled) -> bool | None:
 
 
 def _differing(a: Side, b: Side) -> tuple[Setting, ...]:
-    return tuple(
-        Setting(name, value, b.settings[name])
+    """What both sides tell and tell otherwise; limits that held as they were asked for are told once."""
+    found = {
+        name: (value, b.settings[name])
         for name, value in a.settings.items()
         if name in b.settings and b.settings[name] != value
+    }
+    return tuple(
+        Setting(name, *pair)
+        for name, pair in found.items()
+        if found.get(name.replace(IN_FORCE, "limits.")) != pair or not name.startswith(IN_FORCE)
     )
 
 

@@ -16,6 +16,8 @@ from engine.evaluate.majority import digest
 from engine.evaluate.report.judged import is_evaluation, read_judged
 from engine.evaluate.results import RESULTS, SUMMARY
 
+IN_FORCE = "in force: "
+"""Before the names of the limits that held, where tasks raised those asked for."""
 FINISH = "run it again: what is done is not done again"
 
 
@@ -164,6 +166,7 @@ def _settings(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     settings = {name: value for name, value in summary.get("settings", {}).items() if name != "k"}
     court = settings.pop("court", {})
     yield from _leaves("", settings | court)
+    yield from _leaves(IN_FORCE, summary.get("limits") or {})
     for name in ("isolation", "extract_version"):
         if name in summary:
             yield name, summary[name]

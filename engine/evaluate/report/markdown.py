@@ -10,7 +10,16 @@ from typing import Any
 from engine.evaluate.report.stages import Entry, Stage, asked_ks, entries, hat_ks
 from engine.sandbox import VERDICTS
 
-_MEANS_SOMETHING = re.compile(r"[\\`*<>\[\]|&#]")
+_MEANS_SOMETHING = re.compile(
+    r"[\\`*~$<>\[\]|&#@]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # within a word it is a letter
+    r"|:(?=//)|(?<=\bwww)\.",
+    re.IGNORECASE,
+)
+_LINKS = "@#:."
+"""GitHub looks for names, numbers and addresses in what is shown, where an entity is the character it stands for."""
+_APART = "&#8203;"
+"""A space without width."""
 
 
 def write_markdown(stages: Sequence[Stage], out: Path, *, title: str = "Temper report") -> None:
@@ -59,8 +68,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text on one line that Markdown and HTML take as text."""
-    return _MEANS_SOMETHING.sub(lambda found: f"&#{ord(found.group())};", " ".join(str(text).split()))
+    """Text on one line that Markdown and HTML take as text, and in which GitHub finds nobody and nothing to link."""
+    return _MEANS_SOMETHING.sub(_entity, " ".join(str(text).split()))
+
+
+def _entity(found: re.Match[str]) -> str:
+    return f"&#{ord(found.group())};" + (_APART if found.group() in _LINKS else "")
 
 
 def _estimate(found: dict[str, Any]) -> str:

@@ -208,7 +208,7 @@ def _in_force(model: Entry) -> Iterator[tuple[str, Any]]:
     if settings.get("chat") and (rule := settings.get("thinking")):
         yield "thinking", f"{rule['name']}, version {rule['version']}"
     court = settings.get("court") or {}
-    for name, value in (court.get("limits") or {}).items():
+    for name, value in (summary.get("limits") or court.get("limits") or {}).items():
         yield f"limit: {name.replace('_', ' ')}", value
     yield "sandbox mode", court.get("mode")
     yield "isolation", summary.get("isolation")
@@ -228,6 +228,8 @@ def _in_force(model: Entry) -> Iterator[tuple[str, Any]]:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return " to ".join(map(_text, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -139,6 +139,26 @@ def test_the_same_program_under_other_limits(tmp_path: Path) -> None:
     assert found.result.tasks == 4 and not found.result.differs
 
 
+def test_limits_that_tasks_raised_are_what_held(tmp_path: Path) -> None:
+    rows = [{"task_id": task.id, "completion": task.reference} for task in TASKS[:2]]
+
+    def judged(name: str, line: str, cpu_seconds: Any) -> Path:
+        """As another version of the benchmark, whose tasks need more, would have left it."""
+        folder = scored(tmp_path / name, rows, "--cpu-seconds", "2")
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["limits"] |= {"cpu_seconds": cpu_seconds}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        results = (folder / "results.jsonl").read_text().replace('"passed"', line, 1)
+        (folder / "results.jsonl").write_text(results)
+        return folder
+
+    found = compare(judged("a", '"cpu_limit"', 2.0), judged("b", '"passed"', [2.0, 20.0]))
+    assert places(found) == [(TASKS[0].id, ["limits"])]
+    assert [(one.name, one.a, one.b) for one in found.settings] == [
+        ("in force: cpu_seconds", 2.0, [2.0, 20.0])
+    ]
+
+
 def test_a_program_of_chance_differs_in_its_execution(tmp_path: Path) -> None:
     rows = [
         {

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from engine.errors import WishError
 from engine.evaluate import Court, find
 from engine.evaluate import judge as judging
 from engine.evaluate.benchmarks import codecontests as codecontests_module
+from engine.evaluate.benchmarks import livecodebench as lcb
 from engine.evaluate.benchmarks import texts
 from engine.evaluate.benchmarks.stdio import COMPARISONS
 from engine.generate import extract
@@ -159,7 +161,7 @@ def test_codecontests(tmp_path: Path) -> None:
     (task,) = find("codecontests").load(source)
     assert (task.id, task.group, task.reference) == ("codeforces/1_A. Sums", "codeforces", SUM)
     assert (task.cpu_seconds, task.memory_mb, len(task.runs)) == (2.5, 2048, 3)
-    assert judging._limits(Limits(cpu_seconds=2, memory_mb=512), task).memory_mb == 2048
+    assert judging.in_force(Limits(cpu_seconds=2, memory_mb=512), task).memory_mb == 2048
     right, wrong = judged("codecontests", source, SUM, "print(3)")
     assert right.passed and wrong.detail.startswith("run 2 of 3")
 
@@ -279,6 +281,30 @@ def test_a_pickle_is_read_and_never_loaded(
     with pytest.raises(WishError, match=r"l\.jsonl:1: the tests cannot be read"):
         find("livecodebench").load(source)
     assert not (tmp_path / "executed").exists()
+
+
+def test_private_tests_that_unpack_without_end_are_refused_before_they_fill_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lcb, "MOST_BYTES", 1 << 20)
+    bomb = pickle.dumps("[" + " " * (64 << 20) + "]")
+    source = write(
+        tmp_path / "l.jsonl",
+        livecodebench(private_test_cases=base64.b64encode(zlib.compress(bomb)).decode()),
+    )
+    tracemalloc.start()
+    with pytest.raises(WishError, match=r"l\.jsonl:1: .*private tests of more than 1,048,576 bytes"):
+        find("livecodebench").load(source)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 << 20
+
+
+@pytest.mark.parametrize("packed", ["!", "AAAA", base64.b64encode(zlib.compress(b"no pickle")).decode()])
+def test_private_tests_that_are_torn_are_refused(packed: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "l.jsonl", livecodebench(private_test_cases=packed))
+    with pytest.raises(WishError, match=r"l\.jsonl:1: the tests cannot be read"):
+        find("livecodebench").load(source)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,42 @@ def test_inputs(tmp_path: Path) -> None:
     assert all(v.name == "wrong" for v in found[len(wrong) :])
 
 
+OTHER = "assert f('ab', 2) == ['ab', True]"
+
+
+def test_the_first_whole_answer_counts_whatever_follows(tmp_path: Path) -> None:
+    task = load(tmp_path / "t.jsonl", "test")
+    right = "['abab', False]"
+    first = [
+        f" {right}\n{OTHER}\n", f"assert f('ab', 2) == {right}\n{OTHER}", f"{right}\n[]", f"=={right}\n\n# so\n1\n",
+        f"['abab',\n False]\nIt's that, since {OTHER}", f"{right}\nIt's (open", f"# no\n{right}\n{OTHER}",
+        f"[ANSWER]\n{right}\n[/ANSWER]\n[ANSWER]\n[]\n[/ANSWER]", f"So:\n[ANSWER]\nassert f('ab', 2) == {right}",
+        f"{right}\n[/ANSWER]\n{OTHER}",
+    ]  # fmt: skip
+    found = verdicts(task, *first)
+    assert all(v.passed for v in found), found
+    later = [
+        f"[]\n{right}",
+        f"{OTHER}\nassert f('ab', 2) == {right}",
+        f"[ANSWER]1[/ANSWER]{right}",
+        f"[] {right}",
+    ]
+    assert [v.name for v in verdicts(task, *later)] == ["wrong"] * len(later)
+
+
+def test_the_first_whole_call_counts_whatever_follows(tmp_path: Path) -> None:
+    task = load(tmp_path / "t.jsonl", "input")
+    other = "assert ['abab', False] == f('x', 1)"
+    first = [
+        f"'ab', 2)\n{other}", f"'ab', 2\n{other}", f"f('ab', 2)\n{other}", "'ab',\n2)\nIt's so",
+        f"assert ['abab', False] == f('ab', 2)\n{other}", "[ANSWER]\nf('ab', 2)\n[/ANSWER] f('x', 1)",
+    ]  # fmt: skip
+    found = verdicts(task, *first)
+    assert all(v.passed for v in found), found
+    later = ["'x', 1)\nf('ab', 2)", f"{other}\nf('ab', 2)", "f('x', 1)\nf('ab', 2)"]
+    assert not any(v.passed for v in verdicts(task, *later))
+
+
 def test_answers_of_a_chat_are_found(tmp_path: Path) -> None:
     output, given = load(tmp_path / "t.jsonl", "output"), load(tmp_path / "t.jsonl", "input")
     assert "```python\ndef f" in output.question and "abab" not in output.question

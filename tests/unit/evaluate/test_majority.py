@@ -79,8 +79,6 @@ def test_a_samples_file_is_voted_on(small: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert len({line["program_sha256"] for line in lines}) == 5
     assert len({line["answer_sha256"] for line in lines}) == 4
-    kept = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert kept["majority"] == found["majority"] and kept["benchmark_sha256"] == found["benchmark_sha256"]
-    assert kept["settings"]["court"]["limits"] == found["limits"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == found
     table = CliRunner().invoke(score_command, arguments).stdout
     assert "pass@3    100.00%" in table and "pass^3      0.00%" in table and "pass^1" not in table

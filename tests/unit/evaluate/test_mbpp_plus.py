@@ -165,7 +165,7 @@ def test_tasks_where_equality_is_not_the_question(tmp_path: Path) -> None:
     ("changes", "match"),
     [
         ({"plus_input": "[]"}, r"t\.jsonl:1: not a task in EvalPlus's native format, plus_input"),
-        ({"entry_point": "a b"}, "entry_point 'a b' is no name"),
+        ({"entry_point": "a b"}, r"\.jsonl:1: entry_point 'a b' is no name"),
         ({"task_id": "Mbpp/124", "base_input": [["x"]]}, "inputs of another shape"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from engine.errors import WishError
 from engine.evaluate import Court, find
 from engine.evaluate import judge as judging
+from engine.evaluate.score import score
 from engine.generate import extract
 from engine.sandbox.foreign.toolchain import languages
 
@@ -43,6 +44,19 @@ def test_right_answers_pass_and_wrong_and_empty_ones_fail(suffix: str, field_dat
         pytest.skip(f"the tests' own library is missing: {missing[0][:80]}")
     assert [v.passed for v in verdicts] == [True, True, False, False], verdicts
     assert verdicts[0].toolchain
+
+
+def test_a_whole_solution_is_judged_as_the_program_it_is(field_data: Path, tmp_path: Path) -> None:
+    file = field_data / "multipl_e" / "humaneval-sh.jsonl.gz"
+    task = next(t for t in BENCHMARK.load(str(file)) if t.id == "sh/HumanEval_53_add")
+    right, wrong = BODIES["sh"]
+    closed = "" if (task.test or "").lstrip().startswith("}") is False else "}\n"
+    rows = [{"task_id": task.id, "solution": f"add() {{\n{body}{closed}"} for body in (right, wrong)]
+    rows += [{"task_id": task.id, "completion": right}, {"task_id": task.id, "solution": ""}]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score("multipl-e", str(file), str(tmp_path / "s.jsonl"), court=Court(), out=tmp_path / "out")
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["verdict"] == "passed" for line in lines] == [True, False, True, False]
 
 
 def test_a_language_the_sandbox_does_not_run_is_named(tmp_path: Path) -> None:

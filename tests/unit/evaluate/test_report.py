@@ -9,6 +9,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from engine.evaluate.report.charts import Series, line_chart, running_mean, thin
 from engine.evaluate.report.commands import card as card_command
 from engine.evaluate.report.commands import report as report_command
 from engine.evaluate.report.highlight import highlight
+from engine.evaluate.report.markdown import plain
 from engine.evaluate.report.stages import entries, gather
 from engine.generate import Generation, Request
 from engine.sandbox import Limits
@@ -334,6 +336,18 @@ def test_a_program_has_the_colours_of_its_language() -> None:
     assert highlight("<b>", "a language nobody knows") == "&lt;b&gt;"
 
 
+def test_two_runs_of_different_benchmarks_stand_beside_each_other(runs: list[Path], tmp_path: Path) -> None:
+    place = runs[1] / "evaluations" / "humaneval-test"
+    summary = json.loads((place / "summary.json").read_text())
+    summary |= {"benchmark": "mbpp", "benchmark_sha256": "0" * 64, "limits": {"cpu_seconds": [3.0, 20.0]}}
+    (place / "summary.json").write_text(json.dumps(summary))
+    page = Page(make(runs, tmp_path, "--markdown", str(tmp_path / "report.md")))
+    assert page.open == [] and "3.0 to 20.0" in page.text
+    assert "humaneval" in page.text and "mbpp" in page.text
+    text = (tmp_path / "report.md").read_text()
+    assert "| full | humaneval | 5 |" in text and "| qlora | mbpp | 5 |" in text
+
+
 def test_markdown_holds_scores_and_hostile_names_as_text(runs: list[Path], tmp_path: Path) -> None:
     run = tmp_path / "<b>|x"
     runs[1].rename(run)
@@ -341,6 +355,25 @@ def test_markdown_holds_scores_and_hostile_names_as_text(runs: list[Path], tmp_p
     text = (tmp_path / "report.md").read_text()
     assert "| full | humaneval | 5 | 80.0% (" in text and "| runtime_error |" in text
     assert "&#60;b&#62;&#124;x" in text and "<b>" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("_x_ __init__ runtime_error", "&#95;x&#95; &#95;&#95;init&#95;&#95; runtime_error"),
+        ("~~x~~ *y* $z$", "&#126;&#126;x&#126;&#126; &#42;y&#42; &#36;z&#36;"),
+        ("@name a@b.c", "&#64;&#8203;name a&#64;&#8203;b.c"),
+        ("see HTTPS://x.y and www.x.y: 1", "see HTTPS&#58;&#8203;//x.y and www&#46;&#8203;x.y: 1"),
+        ("<b>#12 &amp;\n- d", "&#60;b&#62;&#35;&#8203;12 &#38;amp; - d"),
+        ("[a](b) `c` \\ |", "&#91;a&#93;(b) &#96;c&#96; &#92; &#124;"),
+    ],
+)  # fmt: skip
+def test_nothing_of_a_strangers_text_is_live_in_markdown(text: str, shown: str) -> None:
+    assert plain(text) == shown
+    assert unescape(shown).replace("\u200b", "") == " ".join(text.split())
+    markdown_it = pytest.importorskip("markdown_it")
+    tokens = markdown_it.MarkdownIt("commonmark").enable(["strikethrough", "table"]).parseInline(shown)
+    assert {token.type for token in tokens[0].children or []} <= {"text", "text_special"}
 
 
 def test_card_says_what_the_run_says(runs: list[Path], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,18 @@ from engine.cli import verbs
 from engine.errors import WishError
 from engine.evaluate import Court, Settings, evaluate
 from engine.evaluate import run as running
-from engine.evaluate.benchmarks import humaneval
+from engine.evaluate.benchmarks import find, humaneval
 from engine.evaluate.commands import _other_terms
 from engine.evaluate.journal import read
+from engine.evaluate.lock import alone
 from engine.evaluate.origin import Origin
 from engine.evaluate.rescore import Wanted, rescore
-from engine.generate import Generation, Request, Thinking
+from engine.evaluate.score import score
+from engine.evaluate.summary import held
+from engine.generate import AUTO, Generation, Request, Thinking
 from engine.sandbox import Limits
+
+from .library_rows import ABSENT, unit_tested
 
 RIGHT = "```python\ndef {name}(x):\n    return {value}\n```\n"
 SAID = {
@@ -61,9 +66,7 @@ def test_thinking_without_an_end_is_an_empty_program_and_counted(small: Path, tm
     summary = asked(small, tmp_path)
     assert verdicts(tmp_path)["Small/2"] != "passed" and verdicts(tmp_path)["Small/3"] == "passed"
     assert (summary["passed"], summary["truncated"], summary["only_thinking"]) == (3, 1, 1)
-    assert (
-        summary["settings"]["thinking"]["name"] == "auto" and summary["settings"]["thinking"]["version"] == 1
-    )
+    assert summary["settings"]["thinking"] == asdict(AUTO)
     tasks = list(read(tmp_path / "tasks.jsonl"))
     assert tasks[3]["asked"] == f"<user>{tasks[3]['prompt']}<bot><think>\n"
 
@@ -139,6 +142,72 @@ def test_the_verb(small: Path, tmp_path: Path) -> None:
     ):
         error = CliRunner().invoke(verbs, ["rescore", *words]).exception
         assert isinstance(error, WishError) and told_why in str(error)
+
+
+def test_verdicts_that_libraries_are_missing_for_are_not_lost_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / f"{ABSENT}.py").write_text("")
+    data = tmp_path / "t.jsonl"
+    rows = [unit_tested(0, libs="['json']"), unit_tested(1, libs=f"['{ABSENT}']")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def say(requests: Sequence[Request]) -> Iterator[Generation]:
+        return (Generation(r.task_id, r.sample, r.seed, "    return 1\n", "", 3, "stop") for r in requests)
+
+    with monkeypatch.context() as installed:
+        installed.syspath_prepend(str(tmp_path / "here"))
+        evaluate(
+            find("bigcodebench").load(str(data)), "bigcodebench", Settings(model="m", data=str(data)),
+            generator=say, folder=tmp_path / "run", rank=0, world_size=1, barrier=lambda: None, chat=False,
+            ask=lambda task: (task.prompt, ()),
+        )  # fmt: skip
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    with pytest.raises(
+        WishError, match=rf"{ABSENT} \(1\).*judged in place, their verdicts would be lost.*--out"
+    ):
+        rescore(tmp_path / "run", Wanted())
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    found = rescore(tmp_path / "run", Wanted(), out=tmp_path / "out")
+    assert (found.now.found.figures.tasks, len(found.now.found.not_judged)) == (1, 1)
+
+
+def test_scored_samples_hold_no_answers_to_judge_again(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text('{"task_id": "Small/0", "completion": "    return x * 2\\n"}\n')
+    score("humaneval", str(small), str(tmp_path / "s.jsonl"), court=Court(), out=tmp_path / "out")
+    with pytest.raises(
+        WishError, match="holds verdicts and no answers: let `temper score` judge its samples"
+    ):
+        rescore(tmp_path / "out", Wanted())
+
+
+def test_one_at_a_time_writes_a_folder(small: Path, tmp_path: Path) -> None:
+    asked(small, tmp_path)
+    with alone(tmp_path):
+        for work in (lambda: rescore(tmp_path, Wanted()), lambda: asked(small, tmp_path)):
+            with pytest.raises(WishError, match=f"another process is writing {tmp_path}: let it finish"):
+                work()
+    rescore(tmp_path, Wanted())
+
+
+def test_limits_that_tasks_raise_are_told_and_kept_from_the_ones_asked_for(
+    small: Path, tmp_path: Path
+) -> None:
+    asked(small, tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["limits"]["cpu_seconds"] == summary["settings"]["court"]["limits"]["cpu_seconds"] == 2
+    tasks = humaneval.load(str(small))
+    raised = [replace(task, cpu_seconds=float(20 * n), memory_mb=4096) for n, task in enumerate(tasks)]
+    limits = held(Limits(cpu_seconds=2, wall_seconds=10), raised)
+    assert (limits["cpu_seconds"], limits["wall_seconds"], limits["memory_mb"]) == (
+        [2, 80.0],
+        [10, 240.0],
+        4096,
+    )
+    summary["limits"] |= {"cpu_seconds": 20.0}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert "  cpu_seconds 20.0 -> 2" in rescore(tmp_path, Wanted(), out=tmp_path / "out").lines()
 
 
 def test_other_tasks_are_refused(small: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from engine import hub
 from engine.errors import WishError
 from engine.evaluate.origin import Origin
-from engine.evaluate.rows import from_file_or_hub
+from engine.evaluate.rows import from_file, from_file_or_hub
 
 HUB_ID = "openai/openai_humaneval"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -32,6 +32,12 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     hub._unreachable.cache_clear()
     yield tmp_path / "cache"
     assert sum(pauses) <= 1.0, "the client's own half a minute of tries was waited for"
+
+
+def test_a_line_that_is_not_utf_8_is_named_itself(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b'{"a": 1}\n\n{"a": "\xff"}\n')
+    with pytest.raises(WishError, match=r"t\.jsonl:3: not UTF-8 \(invalid start byte at byte 8\)"):
+        list(from_file(str(tmp_path / "t.jsonl")))
 
 
 def test_a_hub_that_cannot_be_reached_is_said_at_once(no_hub: Path) -> None:

@@ -102,7 +102,7 @@ def test_figures_are_those_of_the_oracle(small: Path, whole: Path) -> None:
         if (count := sum(line["verdict"] == name for line in lines))
     }
     assert summary["truncated"] == sum(line["seed"] % 7 == 3 for line in lines) > 0
-    assert summary["extract_version"] == 2
+    assert summary["extract_version"] == 3
     assert len(summary["benchmark_sha256"]) == 64
 
 

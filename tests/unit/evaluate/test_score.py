@@ -18,6 +18,7 @@ from engine.evaluate import judge as judging
 from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.commands import benchmark as benchmark_command
 from engine.evaluate.commands import score as score_command
+from engine.evaluate.lock import alone
 from engine.evaluate.samples import read_samples
 from engine.sandbox import Pool, Verdict
 
@@ -288,6 +289,29 @@ def test_export_of_basics_is_repeatable(tmp_path: Path) -> None:
     assert len(export("e", 0, "--split", "validation").splitlines()) == 20
 
 
+def test_a_folder_that_cannot_be_written_or_is_being_written(small: Path, tmp_path: Path) -> None:
+    samples = write(tmp_path / "s.jsonl", canonical(small)[:1])
+    (tmp_path / "file").write_text("kept")
+    refused = run(small, samples, "--out", str(tmp_path / "file" / "out")).exception
+    assert isinstance(refused, WishError) and "file/out cannot be written: Not a directory" in str(refused)
+    assert (tmp_path / "file").read_text() == "kept"
+    with alone(tmp_path / "out"):
+        refused = run(small, samples, "--out", str(tmp_path / "out")).exception
+    assert isinstance(refused, WishError) and "another process is writing" in str(refused)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_what_is_printed_is_what_is_written(small: Path, tmp_path: Path) -> None:
+    samples = write(tmp_path / "s.jsonl", canonical(small)[:3])
+    found = scored(small, samples, "--static", "--out", str(tmp_path / "out"), "--preload", "json")
+    assert found == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert found["seconds"].keys() == {"generation", "execution"} and found["tasks_without_samples"] == 2
+    assert (
+        found["limits"] == found["settings"]["court"]["limits"]
+        and found["static"]["passing"]["programs"] == 3
+    )
+
+
 def test_through_the_ranks_door(small: Path, tmp_path: Path) -> None:
     samples = write(tmp_path / "s.jsonl", canonical(small))
     command = [sys.executable, "-m", "engine", "score", "--benchmark", "humaneval", "--data", str(small)]
@@ -299,5 +323,5 @@ def test_through_the_ranks_door(small: Path, tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.jsonl", [{"task_id": "Small/9", "completion": ""}])
     done = subprocess.run([*command, "--samples", str(bad)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "Small/9" in done.stderr
+    assert done.stderr.startswith("temper: ") and "Small/9" in done.stderr
     assert "Traceback" not in done.stderr

@@ -34,6 +34,16 @@ def test_nothing_is_executed_and_no_comment_hides_a_finding(tmp_path: Path) -> N
     assert facts.programs == 3 and facts.findings and "F401" in facts.findings
 
 
+NESTED = ["(" * 5000, "x = " + "-" * 200_000 + "1", "x = " + "a." * 100_000 + "b", "[" * 150 + "]" * 150]
+NESTED += ["x = " + "1 + " * 100_000 + "1", "if x:\n" + "".join(" " * n + "if x:\n" for n in range(1, 150))]
+
+
+def test_text_that_is_nested_without_end_is_a_finding_and_no_crash() -> None:
+    facts = describe({"programs": [*NESTED, BRANCHES]}).facts["programs"]
+    assert facts.programs == len(NESTED) + 1 and facts.complexity == 4.0 - 1.0
+    assert facts.unreadable is not None and facts.unreadable >= 4
+
+
 def test_without_ruff_lengths_alone_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static, "_ruff", lambda: None)
     found = describe({"programs": [BRANCHES]})

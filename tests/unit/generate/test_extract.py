@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 
 import pytest
 
-from engine.generate.extract import Block, blocks, cut, extract
+from engine.generate.extract import Block, _unfenced, blocks, cut, extract, parsed
 from engine.generate.request import sample_seed
 
 PROMPT = '''from typing import List
@@ -157,6 +158,55 @@ def test_extraction_is_a_fixed_point_of_replay() -> None:
 
 def test_blocks() -> None:
     assert blocks("a\n```py\nx\n```\nb\n~~~\ny") == [Block("py", "x\n"), Block("", "y\n")]
+
+
+LONG = "A sentence of some words that says nothing, and goes on as such sentences do.\n" * 600
+UNFENCED = {
+    "prose behind": f"So:\n\n{GOOD}\n{LONG}",
+    "an apostrophe behind": f"{GOOD}\nIt's done.\n{LONG}",
+    "a bracket left open": f"{GOOD}\nprint((1,\n{LONG}",
+    "a text left open": f'{GOOD}\ny = """\n{LONG}',
+    "a head without a body": f"{GOOD}\n\ndef other(x):\n\n{LONG}",
+    "a try without an end": f"{GOOD}\ntry:\n    twice(1)\n{LONG}",
+    "cut in a body": GOOD + "\ndef other(x):\n    if x:\n",
+    "nested without end": GOOD + "y = " + "(" * 300 + "\n" + LONG,
+    "another margin": GOOD + "     return 7\n",
+    "steps": f"{GOOD}\nStep 1: call it.\n  1. so\n{LONG}",
+    "not defined": f"import os\n{LONG}",
+    "never whole": "def twice(x:\n" + LONG,
+}
+
+
+def longest_that_parses(text: str) -> str:
+    """The plain reading of the rule: beginnings of an answer without fences, the longest first."""
+    lines = text.split("\n")
+    start = next(number for number, line in enumerate(lines) if line.startswith(("def ", "import ")))
+    for end in range(len(lines), start, -1):
+        code = "\n".join(lines[start:end]) + "\n"
+        if parsed(code) is not None and "def twice" in code:
+            return code
+    return "\n".join(lines[start:]) + "\n"
+
+
+@pytest.mark.parametrize("text", UNFENCED.values(), ids=UNFENCED.keys())
+def test_code_is_found_before_long_prose_in_a_few_tries(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda code, *how: tried.append(len(code)) or parse(code, *how))
+    assert _unfenced(text, "twice")
+    assert len(tried) <= 8
+    monkeypatch.undo()
+    short = text.replace(LONG, LONG[: len(LONG) // 60])
+    assert _unfenced(short, "twice") == longest_that_parses(short)
+
+
+def test_an_answer_of_which_no_beginning_parses_is_given_up() -> None:
+    text = GOOD + "@a\n" * 3000
+    assert _unfenced(text, "twice") == text + "\n"
+
+
+def test_a_fence_with_a_long_line_behind_it() -> None:
+    assert blocks("```" + " " * 200_000 + "`\n" + fenced(GOOD)) == [Block("python", GOOD)]
 
 
 def test_seed_depends_on_what_the_sample_is_and_nothing_else() -> None:

@@ -49,6 +49,31 @@ def test_where_the_answer_begins(text: str, answer: str | None) -> None:
     assert AUTO.answer(text) == answer
 
 
+CODE = "~~~python\ndef f(x):\n    return x\n~~~\n"
+INNER = "```html\n<think>\nhm\n</think>\n```\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("~~~html\n<think>\n~~~\nyes", "~~~html\n<think>\n~~~\nyes"),
+        ("~~~\nx</think>\n~~~\nyes", "~~~\nx</think>\n~~~\nyes"),
+        (f"````markdown\n{INNER}````\nyes", f"````markdown\n{INNER}````\nyes"),
+        (f"<think>hm</think>````markdown\n{INNER}````\n", f"````markdown\n{INNER}````\n"),
+        (f"<think>so:\n{INNER}but\n</think>\n{CODE}", f"\n{CODE}"),
+        (f"<think>\n~~~\n</think>\n~~~\n</think>{CODE}", CODE),
+        (f"<think>\n```python\na draft\n</think>\n{CODE}", f"\n{CODE}"),  # its fence was never closed
+        (f"Inline ``` is no fence.\n<think>hm</think>{CODE}", f"Inline ``` is no fence.\n{CODE}"),
+        (f"<think>```</think>{CODE}<think>cut", CODE + "<think>cut"),
+    ],
+)
+def test_tags_in_fences_of_any_kind_are_code(text: str, answer: str) -> None:
+    if text.endswith("<think>cut"):  # thinking that never ends
+        assert AUTO.answer(text) is None
+    else:
+        assert AUTO.answer(text) == answer
+
+
 def test_own_tags_and_none() -> None:
     assert PLAN.answer("<plan>hm</plan>yes") == "yes"
     assert PLAN.answer("<think>hm</think>yes") == "<think>hm</think>yes"

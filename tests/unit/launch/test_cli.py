@@ -63,7 +63,7 @@ def test_a_slip_on_the_command_line_is_one_line_that_names_the_verb(words: list[
     done = temper(*words)
     verb = " ".join(word for word in words if word.isalpha() and word != "best")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and done.stderr.endswith(f"(see `temper {verb} --help`)\n")
+    assert done.stderr.startswith("temper: ") and done.stderr.endswith(f"(see `temper {verb} --help`)\n")
     assert done.stderr.count("\n") == 1
 
 
