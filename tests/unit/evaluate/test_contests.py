@@ -193,7 +193,7 @@ def test_codecontests_rows_of_parquet(monkeypatch: pytest.MonkeyPatch, tmp_path:
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **named: asked.append((args, named)) or held)
     (task,) = find("codecontests").load(None, split="validation")
-    assert asked == [(("deepmind/code_contests",), {"split": "valid"})]
+    assert asked == [(("deepmind/code_contests", None), {"split": "valid"})]
     (same,) = find("codecontests").load(write(tmp_path / "c.jsonl", row))
     assert task == same and task.reference == SUM and task.cpu_seconds == 0
 
