@@ -157,7 +157,7 @@ def measured(folder: Path, run: Run) -> Measured:
     fix = "name the folder of a training of this model with the same method, ranks, strategy and device"
     for name in (protocol.RUN, protocol.FACTS, protocol.METRICS):
         if not (folder / name).is_file():
-            raise WishError(f"{folder} holds no records of a training: there is no {name}", fix)
+            raise WishError(f"{folder} holds no records of a training (no {name})", fix)
     try:
         facts = json.loads((folder / protocol.FACTS).read_text(encoding="utf-8"))
         # What follows the last line's end was torn when the run was stopped.
@@ -173,7 +173,7 @@ def measured(folder: Path, run: Run) -> Measured:
         raise WishError(f"{key} is {theirs!r} in {folder} and {ours!r} here", fix)
     speeds = list(_numbers(records, "tokens_per_second"))
     if not speeds:
-        raise WishError(f"{folder} holds no records of a speed: {protocol.METRICS} has none yet", fix)
+        raise WishError(f"{folder} holds no records of a speed (none in {protocol.METRICS})", fix)
     peaks = _numbers(records, "memory_mb") if facts["device"] == "cuda" else iter(())
     # The first steps warm caches and kernels up.
     late = speeds[len(speeds) // 3 :]
