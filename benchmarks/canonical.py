@@ -1,6 +1,6 @@
 """The canonical solutions of every set that has them, which must pass, and empty answers, which must not; with costs.
 
-Run: TEMPER_DATA=FOLDER python benchmarks/canonical.py [--sets NAME ...] [--workers N] [--write]. The folder holds
+Run: TEMPER_DATA=FOLDER python benchmarks/canonical.py [--workers N] [--sets NAME ... | --write]. The folder holds
 humaneval/, humanevalplus/, mbpp/ and infilling/ as `temper benchmark list` names their files, gzipped. Prints a table;
 --write also puts it in docs/results/canonical.md. A canonical solution that fails is an error, an empty answer that
 passes is named.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from executors.bench import Sampled
-from executors.machine import ROOT, command, facts, prose
+from executors.machine import ROOT, command, demand_whole, facts, prose
 from sandbox_languages import table
 
 from engine.evaluate import Task, find
@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--write", action="store_true")
     wish = parser.parse_args()
+    demand_whole(parser, wish, "sets")
     if "TEMPER_DATA" not in os.environ:
         sys.exit("set TEMPER_DATA to the folder with humaneval/, humanevalplus/, mbpp/ and infilling/")
     found = []

@@ -9,21 +9,19 @@ it in docs/results/code_eval_metric.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import evaluate
+from executors.machine import ROOT, command, facts, prose
 from score_codegen16b import convert
 
 from engine.evaluate import CODE_EVAL
@@ -31,7 +29,6 @@ from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.code_eval.reference import program
 from engine.evaluate.rows import from_file
 
-ROOT = Path(__file__).parent.parent
 TIMEOUT = 3.0
 NAMED = 12
 """Disagreements shown."""
@@ -93,9 +90,8 @@ def codegen_work(data: Path, samples: int) -> Work:
     tasks = {task.id: task for task in humaneval.load(str(data / "humaneval" / "HumanEval.jsonl.gz"))}
     texts: dict[str, list[str]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
-        with convert(data, Path(folder), None).open(encoding="utf-8") as lines:
-            for row in map(json.loads, lines):
-                texts[row["task_id"]].append(row["solution"])
+        for _, row in from_file(str(convert(data, Path(folder), None))):
+            texts[row["task_id"]].append(row["solution"])
     for name, task in tasks.items():
         work.add(name, texts[name][:samples], f"{task.test}\ncheck({task.entry_point})")
     return work
@@ -184,13 +180,15 @@ def page(lines: list[str], told: list[str], workers: int) -> str:
     """The result as Markdown."""
     named = "\n".join(told[:NAMED]) or "None."
     more = f"\n- and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    head = prose(
+        f"`{command()}`, {facts()}; evaluate {version('evaluate')}, load average at the end {os.getloadavg()[0]:.1f}, "
+        f"{workers} workers, timeout {TIMEOUT:g} s. Pairs of figures are ours / theirs; theirs runs the programs in "
+        'forked processes without isolation, on wall time, and believes the process that ran them. "References '
+        "beside\" are those that need the program's own objects, so ours runs them in its process."
+    )
     return f"""# Our `code_eval` beside the library's
 
-`python benchmarks/code_eval_metric.py`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, evaluate
-{version("evaluate")}, Linux {platform.release()}, {platform.machine()}, {os.cpu_count()} cores (load average at the end
-{os.getloadavg()[0]:.1f}), {workers} workers, timeout {TIMEOUT:g} s. Pairs of figures are ours / theirs; theirs runs the
-programs in forked processes without isolation, on wall time, and believes the process that ran them.
-"References beside" are those that need the program's own objects, so ours runs them in its process.
+{head}
 
 | programs | references beside | count | ours says | same verdict | pass@1 | programs/s | ratio |
 |---|---|---|---|---|---|---|---|

@@ -7,23 +7,20 @@ round of all three in turn. --write puts the table in docs/results/generation.md
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from executors.machine import ROOT, command, facts, prose
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from engine.evaluate.benchmarks import find
 from engine.generate import Request, Sampling, generate
 
-ROOT = Path(__file__).parent.parent
 ROUNDS = 7
 PROMPTS, BATCH, NEW = 64, 16, 48
 GREEDY, SAMPLED = 0.0, 0.8
@@ -127,12 +124,15 @@ def main() -> None:
         f"{name}:\n\n{head}\n" + "\n".join(rows(model, tokenizer, prompts, temperature))
         for name, temperature in (("Greedy", GREEDY), (f"Sampled at temperature {SAMPLED}", SAMPLED))
     ]
+    about = prose(
+        f"`{command()}`, {facts()}; transformers {transformers.__version__}, torch {torch.__version__}, load average "
+        f"{os.getloadavg()[0]:.1f}. {ROUNDS} rounds of each in turn after one to warm up; {len(prompts)} prompts of "
+        f"`basics`, at most {NEW} new tokens, batches of {BATCH}, the embedded model in fp32. What follows from it: "
+        "decision 12."
+    )
     text = f"""# Generation on a CPU, three ways
 
-`python benchmarks/generation.py`, {datetime.now(UTC):%Y-%m-%d}, {ROUNDS} rounds of each in turn after one to warm up.
-{len(prompts)} prompts of `basics`, at most {NEW} new tokens, batches of {BATCH}, the embedded model in fp32.
-transformers {transformers.__version__}, torch {torch.__version__}, Python {platform.python_version()},
-{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}. What follows from it: decision 12.
+{about}
 
 {(chr(10) * 2).join(parts)}
 """

@@ -1,7 +1,7 @@
 """What can be proven of MultiPL-E in every language: its programs compile and reach the function, and tests tell
 right from wrong.
 
-Run: TEMPER_DATA=FOLDER python benchmarks/multipl_e.py [--languages NAME ...] [--limit N] [--workers N] [--write]. The
+Run: TEMPER_DATA=FOLDER python benchmarks/multipl_e.py [--workers N] [[--languages NAME ...] [--limit N] | --write]. The
 folder holds multipl_e/humaneval-{js,ts,cpp,java,rs,sh,pl,lua}.jsonl.gz, which have no canonical solutions. What is
 absent of the toolchains is skipped with a word. Prints a table; --write also puts it in docs/results/multipl_e.md. A
 right program that fails, and a wrong one or a stub that passes, is an error; a task that cannot be reached is named.
@@ -10,8 +10,6 @@ right program that fails, and a wrong one or a stub that passes, is an error; a 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import os
 import sys
 import time
@@ -19,11 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from executors.machine import ROOT, command, facts, prose
+from executors.machine import ROOT, command, demand_whole, facts, prose
 from sandbox_languages import DIALECTS, Dialect, answer_to, table
 
 from engine.evaluate import Court, Task, find
 from engine.evaluate.judge import judge
+from engine.evaluate.rows import from_file
 from engine.sandbox import Verdict
 from engine.sandbox.foreign.toolchain import languages
 
@@ -173,8 +172,7 @@ def closed(dialect: Dialect, task: Task, body: str) -> str:
 
 def prove(dialect: Dialect, data: Path, wish: argparse.Namespace) -> Proven:
     file = data / "multipl_e" / f"humaneval-{dialect.suffix}.jsonl.gz"
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        problems = {row["name"]: row for row in map(json.loads, lines)}
+    problems = {row["name"]: row for _, row in from_file(str(file))}
     tasks = BENCHMARK.load(str(file), limit=wish.limit)
     wanted = list(trials(dialect, tasks, problems))
     kinds = [trial.kind for trial in wanted]
@@ -251,6 +249,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--write", action="store_true")
     wish = parser.parse_args()
+    demand_whole(parser, wish, "languages", "limit")
     if "TEMPER_DATA" not in os.environ:
         sys.exit("set TEMPER_DATA to the folder with multipl_e/")
     here, found, absent = languages(), [], []

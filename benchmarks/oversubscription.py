@@ -1,6 +1,6 @@
 """Whether verdicts depend on how busy the machine is: the same programs with 1, 4 and 16 workers a core, and shuffled.
 
-Run: TEMPER_DATA=FOLDER python benchmarks/oversubscription.py [--limit N] [--write]. The folder holds
+Run: TEMPER_DATA=FOLDER python benchmarks/oversubscription.py [--limit N | --write]. The folder holds
 humanevalplus/HumanEvalPlus.jsonl.gz, whose tests have inputs that take seconds. Prints a table; --write also puts it in
 docs/results/oversubscription.md. A verdict that differs from the first run's is an error.
 """
@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from executors.machine import ROOT, command, facts, prose
+from executors.machine import ROOT, command, demand_whole, facts, prose
 from sandbox_languages import table
 
 from engine.evaluate import Court, Task, find
@@ -48,6 +48,11 @@ class Pass:
 
 def told(verdict: Verdict) -> str:
     return f"{verdict.name} ({verdict.detail})" if verdict.detail else verdict.name
+
+
+def most(counts: Counter[str]) -> list[tuple[str, int]]:
+    """The most frequent first; of equal ones by name, as verdicts come in another order each time."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def programs(data: str, limit: int | None) -> dict[str, tuple[Task, Program]]:
@@ -89,7 +94,7 @@ def page(passes: list[Pass], tasks: int) -> str:
         counts = Counter(verdict.name for verdict in one.verdicts.values())
         cells = [one.name, str(one.workers), f"{counts['passed']} of {tasks}"]
         cells += [
-            ", ".join(f"{name} {count}" for name, count in counts.most_common()),
+            ", ".join(f"{name} {count}" for name, count in most(counts)),
             str(len(one.differing(first))),
         ]
         cells += [
@@ -120,6 +125,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="first so many tasks only")
     parser.add_argument("--write", action="store_true")
     wish = parser.parse_args()
+    demand_whole(parser, wish, "limit")
     if "TEMPER_DATA" not in os.environ:
         sys.exit("set TEMPER_DATA to the folder with humanevalplus/")
     cores = os.cpu_count() or 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import random
 import shutil
 import statistics
@@ -17,16 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+
+from executors.machine import ROOT, facts, prose
 
 from engine.evaluate.benchmarks import humaneval
 from engine.evaluate.report import gather, write
 from engine.evaluate.results import write_lines
 from engine.evaluate.rows import from_file
 
-ROOT = Path(__file__).parent.parent
 ROUNDS = 5
 TIMES = """<!doctype html><iframe id="page" src="report.html" style="width:1280px;height:900px;border:0"></iframe>
 <script>
@@ -131,11 +130,14 @@ def main() -> None:
         lines.append(f"| {name} | {shown} |")
     version = subprocess.run([browser, "--version"], capture_output=True, text=True).stdout.strip()
     table = "\n".join(lines)
+    head = prose(
+        f"`python benchmarks/report_page.py SAMPLES HUMANEVAL`, {facts()}; {version}, load average "
+        f"{os.getloadavg()[0]:.1f}. {ROUNDS} rounds after one to warm up; {count:,} published programs of CodeGen-16B "
+        "on HumanEval, with drawn verdicts. Aim: open in less than 2 s."
+    )
     text = f"""# Opening the report
 
-`python benchmarks/report_page.py`, {datetime.now(UTC):%Y-%m-%d}, {ROUNDS} rounds after one to warm up, {version},
-Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}.
-{count:,} published programs of CodeGen-16B on HumanEval, with drawn verdicts. Aim: open in less than 2 s.
+{head}
 
 The page has {(folder / "report.html").stat().st_size / 2**20:.1f} MiB and was written in {made:.1f} s.
 

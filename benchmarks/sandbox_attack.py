@@ -30,7 +30,7 @@ a judge apart, a test beside it) counts once for each. Held means: the verdict i
 it, no process, file, mount, control group or IPC object is left on the machine, the bait (a process, a file, a
 port, a variable) is untouched, and six programs after it, right ones and wrong ones, get the verdicts they
 deserve. "Verdicts" are those given at the first level of the table. Level process has no namespaces to make
-fresh, and starts no compilers (class 16 in C++ and Rust)."""
+fresh, and refuses compilers: class 16 (C++ and Rust) counts as held there because none of it is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,19 @@ class Drilled:
     summary: str
     seconds: float
 
+    @property
+    def tried(self) -> list[dict]:
+        """Outcomes of the programs that ran here; others lack a compiler."""
+        return [outcome for outcome in self.outcomes if not outcome["skipped"]]
+
     def cell(self, number: int) -> str:
         """Programs of a class held and tried."""
-        mine = [outcome for outcome in self.outcomes if outcome["number"] == number]
-        tried = [outcome for outcome in mine if not outcome["skipped"]]
+        tried = [outcome for outcome in self.tried if outcome["number"] == number]
         return f"{sum(outcome['held'] for outcome in tried)}/{len(tried)}" if tried else "not tried"
 
     def verdicts(self, number: int) -> str:
         """Verdicts of a class, most frequent first."""
-        names = Counter(o["verdict"] for o in self.outcomes if o["number"] == number and not o["skipped"])
+        names = Counter(outcome["verdict"] for outcome in self.tried if outcome["number"] == number)
         return ", ".join(name for name, _ in names.most_common())
 
 
@@ -86,7 +90,7 @@ def page(drills: list[Drilled], absent: list[str]) -> str:
         cells = [drilled.cell(number) for drilled in drills]
         rows.append([str(number), title, *cells, drills[0].verdicts(number)])
     how = f"`{command()}`, {facts()}, as {'root' if os.geteuid() == 0 else 'an ordinary user'}."
-    lines = [f"- {d.summary} ({len(d.outcomes)} trials, {d.seconds:.0f} s)" for d in drills]
+    lines = [f"- {d.summary} ({len(d.tried)} trials, {d.seconds:.0f} s)" for d in drills]
     lines += [f"- not to be had here: {words}" for words in absent]
     lines += [
         f"- NOT HELD at {d.place}: class {o['number']}, {o['name']}, as {o['form']}: {'; '.join(o['problems'])}"

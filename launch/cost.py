@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine import protocol
-from engine.config import STAGES, Run
+from engine.config import Run, load
 from engine.errors import WishError
 from launch.architecture import Architecture
 from launch.hardware import Cluster
@@ -25,16 +27,23 @@ LINK_EFFICIENCY, HIDDEN = 0.7, 0.5
 HOST_BANDWIDTH = 200e9
 # Rows of larger files are not counted: an answer at once matters more.
 COUNTED_BYTES = 200_000_000
+# A past run's speed and memory are those of a planned one where these are alike.
+ALIKE = {
+    "model": ("path", "attention", "activation_checkpointing"),
+    "adapter": ("kind",),
+    "data": ("max_length",),
+    "train": ("micro_batch",),
+    "parallel": ("strategy", "precision", "offload_optimizer", "offload_parameters"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much will be trained on. None where only the data's tokens tell; `at_most` when packing may lower it."""
+    """How much will be trained on, at most: packing may need fewer rows. None where only the data's tokens tell."""
 
     steps: int | None
     rows: int | None
     tokens: int | None
-    at_most: bool
     why: str
 
 
@@ -44,17 +53,12 @@ def extent(run: Run) -> Extent:
     batch, length = run.train.global_batch, run.data.max_length
     if run.train.steps is not None:
         rows = run.train.steps * batch
-        return Extent(
-            run.train.steps,
-            rows,
-            rows * length,
-            True,
-            "train.steps; rows are filled to data.max_length at most",
-        )
-    lines = [_lines(Path(source.path)) for source in run.data.train]
+        why = "train.steps; rows are filled to data.max_length at most"
+        return Extent(run.train.steps, rows, rows * length, why)
+    lines = [_lines(Path(source.path).expanduser()) for source in run.data.train]
     known = [count for count in lines if count is not None]
     if len(known) < len(lines):
-        return Extent(None, None, None, False, "known at start, when the rows are read and tokenised")
+        return Extent(None, None, None, "known at start, when the rows are read and tokenised")
     share = 1 - run.data.validation_fraction - run.data.test_fraction
     weighted = sum(count * source.weight for count, source in zip(known, run.data.train, strict=True))
     rows = math.ceil(weighted * share * run.train.epochs)
@@ -63,15 +67,15 @@ def extent(run: Run) -> Extent:
         if not run.data.packing
         else "packing puts several samples in a row"
     )
-    return Extent(math.ceil(rows / batch), rows, rows * length, True, f"{why}; known exactly at start")
+    return Extent(math.ceil(rows / batch), rows, rows * length, f"{why}; known exactly at start")
 
 
 def _lines(path: Path) -> int | None:
-    """Rows of a JSONL file that is here and small enough to count at once."""
-    if path.suffix != ".jsonl" or not path.is_file() or path.stat().st_size > COUNTED_BYTES:
+    """Rows of a JSONL file that is here and small enough to count at once; a line without text is none."""
+    if path.suffix.lower() != ".jsonl" or not path.is_file() or path.stat().st_size > COUNTED_BYTES:
         return None
     with path.open("rb") as file:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+        return sum(not line.isspace() for line in file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a past run of the same ranks logged: median tokens a second, and its peak memory in MiB on CUDA."""
+    """What a past run logged: median tokens a second, and its peak memory in MiB on CUDA."""
 
     tokens_per_second: float
     memory_mb: float | None
@@ -105,9 +109,14 @@ def flops_per_token(run: Run, model: Architecture) -> float:
     return forward * (2 if run.model.activation_checkpointing else 1) + backward + trained
 
 
-def pace(job: Job, cluster: Cluster) -> Pace:
-    """Tokens a second of a job on a cluster, from peak FLOPs, link and host bandwidth: within a factor of two."""
+def pace(job: Job, cluster: Cluster) -> Pace | None:
+    """Tokens a second of a job on a cluster, from peak FLOPs, link and host bandwidth: within a factor of two.
+
+    None in fp32, whose matrix products run on other units than those the peak and the efficiency are known of.
+    """
     run, gpu, ranks = job.run, cluster.gpu, job.ranks
+    if run.parallel.precision == "fp32":
+        return None
     train, strategy = run.train, run.parallel.strategy
     micro = train.global_batch // (train.micro_batch * ranks)
     tokens = train.global_batch * job.batch.length
@@ -139,39 +148,54 @@ def pace(job: Job, cluster: Cluster) -> Pace:
     return Pace(tokens / seconds, source, False)
 
 
-def measured(folder: Path, run: Run, ranks: int) -> Measured | None:
-    """What the run in `folder` logged, where it had the same ranks, strategy, method and device; None otherwise.
+def measured(folder: Path, run: Run) -> Measured:
+    """What the training in `folder` logged, which must be like the one that `run` describes.
 
     Raises:
-        WishError: its records cannot be read.
+        WishError: it left no records, they cannot be read, or it was another model, method, strategy or device.
     """
-    facts_file, metrics = folder / protocol.FACTS, folder / protocol.METRICS
-    if not facts_file.is_file() or not metrics.is_file():
-        return None
+    fix = "name the folder of a training of this model with the same method, ranks, strategy and device"
+    for name in (protocol.RUN, protocol.FACTS, protocol.METRICS):
+        if not (folder / name).is_file():
+            raise WishError(f"{folder} holds no records of a training (no {name})", fix)
     try:
-        facts = json.loads(facts_file.read_text(encoding="utf-8"))
-        records = [
-            json.loads(line)
-            for line in metrics.read_text(encoding="utf-8").splitlines()
-            if line.endswith("}")
-        ]
-    except (OSError, ValueError) as error:
+        facts = json.loads((folder / protocol.FACTS).read_text(encoding="utf-8"))
+        # What follows the last line's end was torn when the run was stopped.
+        lines = (folder / protocol.METRICS).read_text(encoding="utf-8").split("\n")[:-1]
+        records = [json.loads(line) for line in lines]
+        if not all(isinstance(value, dict) for value in (facts, *records)):
+            raise ValueError("not every record is a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
         raise WishError(
             f"{folder} has no readable records: {error}", "name a run folder that a training left"
         ) from None
-    same = facts.get("world_size") == ranks and facts.get("adapter") == run.adapter.kind
-    speeds = [record["tokens_per_second"] for record in records if record.get("tokens_per_second")]
-    on_device = (facts.get("device") == "cuda") == (run.parallel.device != "cpu")
-    if not same or not speeds or not on_device or not _same_strategy(facts, run):
-        return None
-    peaks = [record["memory_mb"] for record in records if record.get("memory_mb")]
-    peak = max(peaks) if peaks and facts.get("device") == "cuda" else None
+    for key, theirs, ours in _differences(load(folder / protocol.RUN).run, facts, run):
+        raise WishError(f"{key} is {theirs!r} in {folder} and {ours!r} here", fix)
+    speeds = list(_numbers(records, "tokens_per_second"))
+    if not speeds:
+        raise WishError(f"{folder} holds no records of a speed (none in {protocol.METRICS})", fix)
+    peaks = _numbers(records, "memory_mb") if facts["device"] == "cuda" else iter(())
     # The first steps warm caches and kernels up.
     late = speeds[len(speeds) // 3 :]
-    return Measured(statistics.median(late), peak, str(folder))
+    return Measured(statistics.median(late), max(peaks, default=None), str(folder))
 
 
-def _same_strategy(facts: dict[str, object], run: Run) -> bool:
-    said, strategy = str(facts.get("strategy", "")).lower(), run.parallel.strategy
-    name = f"zero-{STAGES[strategy]}" if strategy in STAGES else {"none": "one rank"}.get(strategy, strategy)
-    return said.startswith(name)
+def _differences(past: Run, facts: dict[str, Any], run: Run) -> Iterator[tuple[str, Any, Any]]:
+    """In what a past run was another: name, its value, and the planned run's."""
+    for section, keys in ALIKE.items():
+        for key in keys:
+            theirs, ours = (getattr(getattr(one, section), key, None) for one in (past, run))
+            if theirs != ours:
+                yield f"{section}.{key}", theirs, ours
+    # What the ranks found, whatever the run file left to them.
+    for name, ours in (
+        ("world_size", run.parallel.processes),
+        ("device", "cpu" if run.parallel.device == "cpu" else "cuda"),
+    ):
+        if facts.get(name) != ours:
+            yield name, facts.get(name), ours
+
+
+def _numbers(records: list[dict[str, Any]], name: str) -> Iterator[float]:
+    values = (record.get(name) for record in records)
+    return (value for value in values if isinstance(value, int | float) and value > 0)

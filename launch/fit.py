@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -14,19 +14,19 @@ from launch.architecture import Architecture
 from launch.cost import pace
 from launch.hardware import Cluster
 from launch.memory import GIB, Memory, estimate
-from launch.states import job
+from launch.states import STATES, job
 
-STRATEGIES = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp2")
+STRATEGIES = tuple(STATES)
 METHODS = ("full", "lora", "qlora")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A way to run: overrides (dotted key to value), what it needs, and how fast it would be (an estimate)."""
+    """A way to run: overrides (dotted key to value), what it needs, and how fast it would be (None: not estimated)."""
 
     overrides: tuple[tuple[str, Any], ...]
     memory: Memory
-    tokens_per_second: float
+    tokens_per_second: float | None
 
     @property
     def words(self) -> str:
@@ -53,23 +53,25 @@ def fits(memory: Memory, cluster: Cluster, ranks: int) -> bool:
 def search(run: Run, model: Architecture, cluster: Cluster) -> list[Change]:
     """Every way to run that fits and leaves the result as it is, the fastest first.
 
+    Where no speed is estimated, the fewest changes come first.
     Tried: strategy, offload, rows at a time, activation checkpointing. Global batch, length and precision stay.
     """
     ranks = run.parallel.processes
     found = [
-        Change(_difference(run, one), memory, pace(work, cluster).tokens_per_second)
+        Change(_difference(run, one), memory, speed.tokens_per_second if speed else None)
         for one in _variants(run)
         if fits(memory := estimate(work := job(one, model)), cluster, ranks)
+        for speed in [pace(work, cluster)]
     ]
-    return sorted(found, key=lambda change: (-change.tokens_per_second, len(change.overrides)))
+    return sorted(found, key=lambda change: (-(change.tokens_per_second or 0), len(change.overrides)))
 
 
-def nearest(changes: list[Change]) -> list[Change]:
+def nearest(changes: Sequence[Change]) -> list[Change]:
     """The same, the fewest changes first; of those with the same keys the fastest alone."""
     best: dict[tuple[str, ...], Change] = {}
     for change in changes:
         best.setdefault(tuple(key for key, _ in change.overrides), change)
-    return sorted(best.values(), key=lambda change: (len(change.overrides), -change.tokens_per_second))
+    return sorted(best.values(), key=lambda change: (len(change.overrides), -(change.tokens_per_second or 0)))
 
 
 def _variants(run: Run) -> Iterator[Run]:
@@ -77,11 +79,8 @@ def _variants(run: Run) -> Iterator[Run]:
     share = run.train.global_batch // ranks
     sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64, 128) if rows <= share and share % rows == 0]
     sizes += [run.train.micro_batch] if run.train.micro_batch not in sizes else []
-    strategies: tuple[str, ...] = (
-        ("none",) if ranks == 1 and run.parallel.strategy == "none" else STRATEGIES[1:]
-    )
-    if ranks == 1 and run.parallel.strategy == "none":
-        strategies += ("zero2", "zero3")
+    alone = ranks == 1 and run.parallel.strategy == "none"
+    strategies = ("none", "zero2", "zero3") if alone else STRATEGIES[1:]
     for strategy, offload, checkpointing, rows in product(strategies, range(3), (False, True), sizes):
         if offload and not strategy.startswith("zero") or offload == 2 and strategy != "zero3":
             continue

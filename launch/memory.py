@@ -18,11 +18,10 @@ MARGIN = 0.06
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A part of the peak. `why` is its formula in words, with the values."""
+    """A part of the peak, in bytes."""
 
     name: str
     size: int
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from launch.cost import Extent, Measured, Pace, extent, measured, pace
 from launch.fit import METHODS, STRATEGIES, Change, fits, search
 from launch.hardware import NO_BF16, Cluster
 from launch.memory import Memory, estimate
-from launch.states import MASTER, counts, job, optimizer_bytes
+from launch.states import MASTER, counts, job, optimizer_bytes, weight_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +112,9 @@ def outlook(
         WishError: more ranks than GPUs, a precision the GPU does not have, or a past run that is another's.
     """
     _demand_place(run, place)
-    ranks, cpu = run.parallel.processes, run.parallel.device == "cpu"
+    cpu = run.parallel.device == "cpu"
     work = job(run, model, cpu=cpu)
-    record = measured(Path(past) if past else run.folder, run, ranks)
-    if past and record is None:
-        raise WishError(
-            f"{past} holds no records of {ranks} ranks under {run.parallel.strategy} with {run.adapter.kind}",
-            "name the folder of a run with the same processes, strategy, method and device",
-        )
+    record = measured(Path(past), run) if past else _own_record(run)
     speed = pace(work, place) if place and not cpu else None
     if record is not None:
         speed = Pace(record.tokens_per_second, f"logged in {record.source}", True)
@@ -135,6 +130,14 @@ def outlook(
         measured=record,
         changes=tuple(search(run, model, place)) if place and not cpu else (),
     )
+
+
+def _own_record(run: Run) -> Measured | None:
+    """What the run's own folder tells of it; None where it was not trained yet, or as another."""
+    try:
+        return measured(run.folder, run)
+    except WishError:
+        return None
 
 
 def _demand_place(run: Run, place: Cluster | None) -> None:
@@ -173,16 +176,14 @@ def _cells(run: Run, model: Architecture, *, cpu: bool) -> list[Cell]:
                     "adapter": run.adapter.model_copy(update={"kind": method}),
                 }
             )
-            unquantised = method == "qlora" and model.experts is not None
-            memory = None if check(one) or unquantised else estimate(job(one, model, cpu=cpu))
+            memory = None if check(one) else estimate(job(one, model, cpu=cpu))
             found.append(Cell(strategy, method, memory))
     return found
 
 
 def published_bytes(run: Run, model: Architecture) -> int:
     """The weights that are trained, as others load them."""
-    width = 4 if run.parallel.precision == "fp32" else 2
-    return width * counts(model, run.adapter).trained
+    return weight_width(run) * counts(model, run.adapter).trained
 
 
 def checkpoint_bytes(run: Run, model: Architecture) -> int:

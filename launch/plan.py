@@ -103,7 +103,7 @@ def told(found: Outlook) -> Iterator[str]:
     yield from _section("every strategy and method, same batch and ranks (GiB per GPU)")
     yield from _overview(found)
     yield from _section(
-        "time (an estimate: expect to be off by up to a factor of two)" if not _known(found) else "time"
+        "time (an estimate: expect to be off by up to a factor of two)" if _guessed(found) else "time"
     )
     yield from _time(found)
     yield from _verdict(found)
@@ -122,9 +122,8 @@ def _batch(found: Outlook) -> Iterator[str]:
     if extent.steps is None:
         yield f"  steps and tokens: {extent.why}"
         return
-    most = "at most " if extent.at_most else ""
-    steps = "" if train.steps else most
-    tokens = f"{most}{extent.rows} rows and {_count(extent.tokens or 0)} tokens"
+    steps = "" if train.steps else "at most "
+    tokens = f"at most {extent.rows} rows and {_count(extent.tokens or 0)} tokens"
     yield f"  {steps}{extent.steps} steps, {tokens} ({extent.why})"
 
 
@@ -156,9 +155,11 @@ def _cell(found: Outlook, memory: Memory | None) -> str:
 
 
 def _time(found: Outlook) -> Iterator[str]:
+    cpu = found.run.parallel.device == "cpu"
     if found.pace is None:
-        yield "  name the hardware with --on, e.g. --on 8xh100, or a past run with --measured"
+        yield f"  {_unpaced(found, cpu=cpu)}"
         return
+    unit = "rank-hours" if cpu else "GPU-hours"
     ranks = found.run.parallel.processes
     yield f"  {found.pace.tokens_per_second:,.0f} tokens/s over {ranks} rank{'s' * (ranks > 1)} ({found.pace.source})"
     if found.measured and found.measured.memory_mb:
@@ -167,14 +168,22 @@ def _time(found: Outlook) -> Iterator[str]:
         yield f"  memory measured there {_size(round(size))}: the plan's tensors are {off:+.0%} of it"
     if found.seconds is None:
         million = 1e6 / found.pace.tokens_per_second
-        yield f"  {_duration(million)} and {million * ranks / 3600:.2f} GPU-hours for each million tokens"
+        yield f"  {_duration(million)} and {million * ranks / 3600:.2f} {unit} for each million tokens"
         return
-    most = "at most " if found.extent.at_most else ""
     hours = found.seconds / 3600
-    unit = "rank-hours" if found.run.parallel.device == "cpu" else "GPU-hours"
-    text = f"  {most}{_duration(found.seconds)}, {hours * ranks:.1f} {unit}"
+    text = f"  at most {_duration(found.seconds)}, {hours * ranks:.1f} {unit}"
     price = found.cluster.price_per_gpu_hour if found.cluster else None
     yield text + (f", price {price * hours * ranks:.2f}" if price is not None else "")
+
+
+def _unpaced(found: Outlook, *, cpu: bool) -> str:
+    """Why no time is told, and what would change that."""
+    past = "name a past run with --measured"
+    if cpu:
+        return f"there is no estimate for CPU ranks: {past}"
+    if found.run.parallel.precision == "fp32":
+        return f"there is no estimate in fp32: {past}"
+    return f"name the hardware with --on, e.g. --on 8xh100, or {past.removeprefix('name ')}"
 
 
 def _verdict(found: Outlook) -> Iterator[str]:
@@ -195,8 +204,9 @@ def _verdict(found: Outlook) -> Iterator[str]:
         yield "(lora, qlora), a shorter data.max_length, or more GPUs"
         return
     yield "nearest changes that fit:"
-    for number, change in enumerate(nearest(list(found.changes))[:NEAREST], 1):
-        yield f"  {number}. {change.words}  ({_size(change.memory.total)}, {change.tokens_per_second:,.0f} tokens/s)"
+    for number, change in enumerate(nearest(found.changes)[:NEAREST], 1):
+        speed = "" if change.tokens_per_second is None else f", {change.tokens_per_second:,.0f} tokens/s"
+        yield f"  {number}. {change.words}  ({_size(change.memory.total)}{speed})"
 
 
 def proposal(found: Outlook) -> Iterator[str]:
@@ -207,7 +217,10 @@ def proposal(found: Outlook) -> Iterator[str]:
         return
     best: Change = found.changes[0]
     yield f"# fits {found.cluster.name}: {_size(best.memory.total)} of {found.cluster.gpu.memory_gib:.1f} GiB,"
-    yield f"# about {best.tokens_per_second:,.0f} tokens/s (an estimate)"
+    if best.tokens_per_second is None:
+        yield "# the fewest changes, as speed is not estimated in fp32"
+    else:
+        yield f"# about {best.tokens_per_second:,.0f} tokens/s (an estimate)"
     yield best.yaml.rstrip() if best.overrides else "# the run file as it is: no override is needed"
 
 
@@ -255,13 +268,13 @@ def as_data(found: Outlook) -> dict[str, Any]:
         "pace": asdict(found.pace) if found.pace else None,
         "seconds": found.seconds,
         "fits": found.fits,
-        "changes": [dict(change.overrides) for change in nearest(list(found.changes))[:NEAREST]],
+        "changes": [dict(change.overrides) for change in nearest(found.changes)[:NEAREST]],
         "fastest": dict(found.changes[0].overrides) if found.changes else None,
     }
 
 
-def _known(found: Outlook) -> bool:
-    return found.pace is not None and found.pace.measured
+def _guessed(found: Outlook) -> bool:
+    return found.pace is not None and not found.pace.measured
 
 
 def _section(title: str) -> Iterator[str]:

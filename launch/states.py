@@ -52,7 +52,6 @@ class Counts:
     quantised: int
     layer: int
     layer_trained: int
-    layer_quantised: int
     largest: int
     last: int
 
@@ -60,11 +59,6 @@ class Counts:
     def plain(self) -> int:
         """Elements kept in the Run's precision."""
         return self.total - self.quantised
-
-    @property
-    def layer_plain(self) -> int:
-        """The same of one decoder layer."""
-        return self.layer - self.layer_quantised
 
 
 def counts(model: Architecture, adapter: Adapter) -> Counts:
@@ -76,21 +70,17 @@ def counts(model: Architecture, adapter: Adapter) -> Counts:
             inner = 2 * model.experts.count * model.shape.hidden * model.experts.intermediate
         largest = max(inner, model.embedding)
         last = model.head or model.shape.hidden
-        return Counts(model.parameters, model.parameters, 0, model.layer, model.layer, 0, largest, last)
+        return Counts(model.parameters, model.parameters, 0, model.layer, model.layer, largest, last)
     added = model.adapter_layer(adapter)
     largest = max(adapter.rank * max(one.inputs, one.outputs) for one in model.targets(adapter))
     quantised = model.layer_linear if adapter.kind == "qlora" else 0
     total = model.parameters + layers * added
-    return Counts(
-        total,
-        layers * added,
-        layers * quantised,
-        model.layer + added,
-        added,
-        quantised,
-        largest,
-        largest,
-    )
+    return Counts(total, layers * added, layers * quantised, model.layer + added, added, largest, largest)
+
+
+def weight_width(run: Run) -> int:
+    """Bytes of a weight in the Run's precision."""
+    return 4 if run.parallel.precision == "fp32" else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,29 +101,19 @@ class Job:
 
     @property
     def width(self) -> int:
-        """Bytes of a weight in the Run's precision."""
-        return 4 if self.run.parallel.precision == "fp32" else 2
+        """Bytes of a weight."""
+        return weight_width(self.run)
 
 
-def job(
-    run: Run,
-    model: Architecture,
-    *,
-    ranks: int | None = None,
-    cpu: bool = False,
-    buckets: Buckets | None = None,
-) -> Job:
+def job(run: Run, model: Architecture, *, cpu: bool = False, buckets: Buckets | None = None) -> Job:
     """The job of a Run; every column of a row is taken to be trained, so logits are at their most."""
     assert run.data is not None
-    ranks = ranks or run.parallel.processes
-    length = run.data.max_length
-    width = 4 if run.parallel.precision == "fp32" else 2
+    ranks, length, width = run.parallel.processes, run.data.max_length, weight_width(run)
     batch = activations.Batch(
         rows=run.train.micro_batch,
         length=length,
         width=width,
         trained=max(1, length - 1),
-        packed=True,
         attention=run.model.attention,
         dropped=width if cpu else 1,
     )
@@ -208,7 +188,7 @@ def _replica(job: Job) -> States:
         masters=MASTER * count.trained if half else 0,
         optimizer=device,
         gradients_before=before,
-        gradients_after=gradients if not ddp else max(gradients, before),
+        gradients_after=before if ddp else gradients,
         gradients_step=(MASTER * count.trained if half else gradients) + (gradients if ddp and half else 0),
         passing_backward=width * count.largest if ddp or job.accumulates else 0,
         passing_step=0 if ddp or not half else width * count.last,

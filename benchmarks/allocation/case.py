@@ -49,6 +49,11 @@ class Case:
         return 1 if self.strategy == "none" else 2
 
     @property
+    def tracked(self) -> bool:
+        """Whether MemTracker can follow it: it cannot follow DeepSpeed's engine."""
+        return not self.strategy.startswith("zero")
+
+    @property
     def name(self) -> str:
         """Short, for the table."""
         parts = [self.family, self.kind, self.precision, f"{self.rows} x {self.length}"]
@@ -92,7 +97,7 @@ class Case:
     def predicted(self, models: Path) -> Memory:
         """What the plan says, with this benchmark's buckets."""
         run = self.run(models)
-        buckets = Buckets(REDUCE, GATHERED, PREFETCHED, False) if self.strategy.startswith("zero") else None
+        buckets = Buckets(REDUCE, GATHERED, PREFETCHED, False) if not self.tracked else None
         return estimate(job(run, architecture(run), cpu=True, buckets=buckets))
 
 

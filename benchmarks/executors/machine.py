@@ -1,7 +1,8 @@
-"""What a results page says of the machine, the commit and the command."""
+"""What a results page says of the machine, the commit and the command, and that it is of the whole benchmark."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -27,6 +28,13 @@ def command() -> str:
 def prose(text: str) -> str:
     """Filled lines, with no option of a command torn apart."""
     return textwrap.fill(text, 110, break_on_hyphens=False)
+
+
+def demand_whole(parser: argparse.ArgumentParser, wish: argparse.Namespace, *parts: str) -> None:
+    """End with the usage where --write meets an option of `parts`: a part's page would replace that of the whole."""
+    given = [f"--{name}" for name in parts if getattr(wish, name) != parser.get_default(name)]
+    if wish.write and given:
+        parser.error(f"--write replaces the page of the whole benchmark: leave out {' and '.join(given)}")
 
 
 def facts() -> str:

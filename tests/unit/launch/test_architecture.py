@@ -104,6 +104,24 @@ def test_known_models_have_their_published_size(tmp_path: Path) -> None:
     assert 3.0e9 < found.active < 3.4e9
 
 
+@pytest.mark.parametrize("value", [None, "many", 2.5, True])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("mixtral", "num_local_experts"),
+        ("qwen3_moe", "num_experts"),
+        ("qwen3_moe", "num_experts_per_tok"),
+        ("qwen3_moe", "moe_intermediate_size"),
+        ("qwen3_moe", "decoder_sparse_step"),
+    ],
+)
+def test_a_count_that_is_none_is_refused(tmp_path: Path, kind: str, name: str, value: Any) -> None:
+    values = {**SMALL, **MIXTURES[kind], "model_type": kind, name: value}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(WishError, match=f"{name}: {json.dumps(value)}"):
+        read(tmp_path)
+
+
 def test_a_family_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
     small = {**SMALL, "model_type": "qwen4"}
     (tmp_path / "config.json").write_text(json.dumps(small))

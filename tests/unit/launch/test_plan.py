@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.config import Run, check, load
+from engine.config import Run, Source, check, dump, load
+from engine.data.sources import read
+from engine.errors import WishError
 from launch.architecture import architecture
 from launch.command import plan as launch_plan
+from launch.cost import extent, measured
 from launch.fit import fits, search
 from launch.hardware import cluster
 from launch.memory import GIB, estimate
+from launch.outlook import outlook
 from launch.states import job
 
 ROOT = Path(__file__).parents[3]
@@ -131,7 +135,7 @@ def test_a_wish_that_cannot_be_met_is_one_sentence(run_file: Path, words: list[s
 
 def test_rows_and_steps_are_told_where_they_can_be_known(run_file: Path) -> None:
     extent = data(str(run_file))[1]["extent"]
-    assert (extent["rows"], extent["steps"], extent["at_most"]) == (100, 4, True)
+    assert (extent["rows"], extent["steps"]) == (100, 4)
     assert extent["tokens"] == 100 * 2048
     assert data(str(run_file), "--set", "train.steps=7")[1]["extent"]["steps"] == 7
     assert data(str(run_file), "--set", "data.train=[{path: org/name}]")[1]["extent"]["steps"] is None
@@ -144,26 +148,128 @@ def test_terms_add_up_and_name_the_largest(run_file: Path) -> None:
     assert memory["terms"][memory["binding"]] == max(memory["terms"].values())
 
 
-def test_a_past_run_replaces_the_estimate(run_file: Path, tmp_path: Path) -> None:
-    past = tmp_path / "past"
-    past.mkdir()
-    facts = {
-        "world_size": 4,
-        "adapter": "full",
-        "device": "cuda",
-        "strategy": "ZeRO-2 over 4 ranks (nccl), 25% here",
-    }
-    (past / "facts.json").write_text(json.dumps(facts))
+@pytest.mark.parametrize(
+    ("name", "text", "count"),
+    [
+        ("one.jsonl", '{"text": "a"}', 1),
+        ("blank.jsonl", '{"text": "a"}\n\n  \r\n{"text": "b"}\n\n', 2),
+        ("LOUD.JSONL", '{"text": "a"}\n', 1),
+    ],
+    ids=["no end of the last line", "lines without text", "a suffix in capitals"],
+)
+def test_rows_are_counted_as_they_are_read(tmp_path: Path, name: str, text: str, count: int) -> None:
+    (tmp_path / name).write_text(text)
+    tree = {"model": {"path": "org/name"}, "data": {"train": [{"path": str(tmp_path / name)}]}}
+    run = Run.model_validate({"output": "runs/x", **tree, "train": {"epochs": 3, "global_batch": 1}})
+    assert len(read(Source(path=str(tmp_path / name))).rows) == count
+    assert (extent(run).rows, extent(run).steps) == (3 * count, 3 * count)
+
+
+def test_rows_at_home_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
+    tree = {"model": {"path": "org/name"}, "data": {"train": [{"path": "~/rows.jsonl"}]}}
+    assert extent(Run.model_validate({"output": "runs/x", **tree})).rows == 1
+
+
+def leave_records(past: Path, run: Run) -> None:
+    """What a training on four GPUs leaves."""
+    past.mkdir(exist_ok=True)
+    (past / "run.yaml").write_text(dump(run))
+    (past / "facts.json").write_text(json.dumps({"world_size": 4, "device": "cuda"}))
     lines = [
         {"step": step, "tokens_per_second": speed, "memory_mb": 61440.0}
         for step, speed in enumerate([1, 900, 1000, 1100])
     ]
-    (past / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = data(str(run_file), "--on", "4xh100", "--measured", str(past))[1]
+    text = "".join(json.dumps(line) + "\n" for line in [*lines, {"event": "saved"}])
+    (past / "metrics.jsonl").write_text(f'{text}{{"tokens_per_second": 99')
+
+
+def test_a_past_run_replaces_the_estimate(run_file: Path, tmp_path: Path) -> None:
+    leave_records(tmp_path / "past", load(run_file).run)
+    found = data(str(run_file), "--on", "4xh100", "--measured", str(tmp_path / "past"))[1]
     assert found["pace"]["measured"] and found["pace"]["tokens_per_second"] == 1000
     assert found["seconds"] == pytest.approx(100 * 2048 / 1000)
-    other = temper("plan", str(run_file), "--measured", str(past), "--set", "parallel.strategy=zero3")
-    assert other.returncode == 2 and "holds no records" in other.stderr
+    leave_records(tmp_path / "run", load(run_file).run)
+    assert data(str(run_file), "--on", "4xh100")[1]["pace"]["measured"], "its own records need no naming"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.path=org/other",
+        "model.activation_checkpointing=true",
+        "adapter.kind=lora",
+        "data.max_length=1024",
+        "train.micro_batch=4",
+        "parallel.strategy=zero3",
+        "parallel.offload_optimizer=true",
+    ],
+)
+def test_another_run_says_nothing_of_this_one(run_file: Path, tmp_path: Path, override: str) -> None:
+    leave_records(tmp_path / "past", load(run_file, [override]).run)
+    run = load(run_file).run
+    with pytest.raises(WishError, match=re.escape(override.partition("=")[0])):
+        measured(tmp_path / "past", run)
+    leave_records(tmp_path / "run", load(run_file, [override]).run)
+    found = outlook(run, launch_plan(run, "train", str(run_file), ()), architecture(run), None)
+    assert found.measured is None, "nor do such records in the run's own folder"
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"world_size": 2, "device": "cuda"}, "world_size is 2"),
+        ({"world_size": 4, "device": "cpu"}, "device"),
+    ],
+)
+def test_other_hardware_says_nothing_of_this(
+    run_file: Path, tmp_path: Path, facts: dict[str, Any], told: str
+) -> None:
+    leave_records(tmp_path / "past", load(run_file).run)
+    (tmp_path / "past" / "facts.json").write_text(json.dumps(facts))
+    with pytest.raises(WishError, match=told):
+        measured(tmp_path / "past", load(run_file).run)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("facts.json", "[]", "no readable records"),
+        ("metrics.jsonl", "[1]\n", "no readable records"),
+        ("metrics.jsonl", '"}"\n', "no readable records"),
+        ("metrics.jsonl", '{"tokens_per_second": "fast"}\n', "no records of a speed"),
+        ("run.yaml", "model: [", "not valid YAML"),
+    ],
+)
+def test_damaged_records_are_refused(run_file: Path, tmp_path: Path, name: str, text: str, told: str) -> None:
+    leave_records(tmp_path / "past", load(run_file).run)
+    (tmp_path / "past" / name).write_text(text)
+    with pytest.raises(WishError, match=told):
+        measured(tmp_path / "past", load(run_file).run)
+
+
+def test_time_on_a_cpu_is_told_of_ranks(run_file: Path) -> None:
+    cpu = ("--set", "parallel.device=cpu", "--set", "parallel.strategy=ddp")
+    unknown = temper("plan", str(run_file), *cpu).stdout
+    assert "--measured" in unknown and "--on" not in unknown, "there is no hardware to name for CPU ranks"
+    run = load(run_file, ["parallel.device=cpu", "parallel.strategy=ddp"]).run
+    leave_records(run.folder, run)
+    (run.folder / "facts.json").write_text(json.dumps({"world_size": 4, "device": "cpu"}))
+    hub = ("--set", "data.train=[{path: org/name}]")
+    text = temper("plan", str(run_file), *cpu, *hub).stdout
+    assert "rank-hours for each million tokens" in text and "GPU-hours" not in text
+
+
+def test_no_speed_is_guessed_in_fp32(run_file: Path) -> None:
+    words = (str(run_file), "--on", "4xh200", "--set", "parallel.precision=fp32")
+    text = temper("plan", *words).stdout
+    assert "there is no estimate in fp32" in text and "tokens/s" not in text
+    code, found = data(*words, "--set", "train.micro_batch=8")
+    assert code == 3 and found["pace"] is None and found["seconds"] is None
+    sizes = [len(change) for change in found["changes"]]
+    assert sizes == sorted(sizes) and len(found["fastest"]) == sizes[0], "the fewest changes come first"
+    assert "tokens/s" not in temper("plan", *words, "--fit").stdout
 
 
 def test_time_is_told_as_an_estimate_with_its_price(run_file: Path, tmp_path: Path) -> None:
@@ -222,9 +328,21 @@ assert not {{"torch", "transformers", "numpy"}} & set(sys.modules)
     assert done.returncode == 0, done.stderr
 
 
+EXPERTS = {"num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "head_dim": 128}
+
+
+def test_the_overview_says_of_this_run_what_the_plan_says(run_file: Path) -> None:
+    file = run_file.parent / "model" / "config.json"
+    file.write_text(json.dumps({**SEVEN, **EXPERTS, "model_type": "qwen3_moe"}))
+    for kind in ("full", "lora", "qlora"):
+        run = load(run_file, [f"adapter.kind={kind}"]).run
+        found = outlook(run, launch_plan(run, "train", str(run_file), ()), architecture(run), None)
+        (cell,) = (one for one in found.cells if (one.strategy, one.method) == ("zero2", kind))
+        assert cell.memory == found.memory, kind
+
+
 def test_experts_under_adapters_and_shards_are_not_free(tmp_path: Path) -> None:
-    experts = {"num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "head_dim": 128}
-    (tmp_path / "config.json").write_text(json.dumps({**SEVEN, **experts, "model_type": "qwen3_moe"}))
+    (tmp_path / "config.json").write_text(json.dumps({**SEVEN, **EXPERTS, "model_type": "qwen3_moe"}))
     tree = {"output": "runs/x", "model": {"path": str(tmp_path)}, "data": {"train": [{"path": "x.jsonl"}]}}
 
     def tensors(**sections: dict[str, Any]) -> int:
