@@ -91,6 +91,8 @@ class Saved:
                 break
             covered = max(covered, piece.end)
         if covered < end:
+            if not all(divisible(piece) for pieces in self._pieces.values() for piece in pieces):
+                raise indivisible()  # whole partitions were written, under names of their own
             raise TemperError(
                 f"{self.folder} lacks elements {covered} to {end} of {name}",
                 "resume from an older checkpoint",

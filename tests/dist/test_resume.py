@@ -120,3 +120,33 @@ def test_ranks_that_do_not_divide_the_batch_are_refused_with_those_that_do(
     refused = launch(wish("moved", train=STEPS, parallel=first | {"processes": 3}))
     assert "not divisible by 3 ranks" in refused.output and "1, 2 or 4 ranks" in refused.output
     assert refused.exit_code != 0 and "resumed" not in refused.output
+
+
+def test_state_in_blocks_resumes_on_the_same_ranks_and_is_refused_on_others(
+    wish: Callable[..., Path], launch: Callable
+) -> None:
+    """8-bit AdamW shares scales between neighbours of a flat partition, so that only the same cut can be read."""
+
+    def sections(ranks: int, steps: int) -> dict:
+        parallel = {"device": "cpu", "threads": 1, "strategy": "zero2", "processes": ranks}
+        train = STEPS | {"steps": steps, "optimizer": "adamw_8bit", "schedule": "constant"}
+        return {"train": train, "parallel": parallel}
+
+    whole = launch(wish("whole", **sections(2, 6)))
+    assert whole.exit_code == 0, whole.output
+    assert launch(wish("cut", **sections(2, 3))).exit_code == 0
+    resumed = launch(wish("cut", **sections(2, 6)))
+    assert "resumed at step 3 of 6" in resumed.output and resumed.losses == whole.losses
+    refused = launch(wish("cut", **sections(1, 9)))
+    assert refused.exit_code != 0 and "in blocks of elements" in refused.output
+
+
+def test_fsdp2_saves_after_a_validation(wish: Callable[..., Path], launch: Callable, small: Path) -> None:
+    """A validation leaves the outermost weights gathered."""
+    data = {"validation_fraction": 0.1}
+    parallel = {"device": "cpu", "threads": 1, "strategy": "fsdp2", "processes": 2}
+    ended = launch(
+        wish("seen", train=STEPS | {"steps": 4, "validate_every": 2}, data=data, parallel=parallel, checkpoint={"every": 2})
+    )
+    assert ended.exit_code == 0, ended.output
+    assert [r["step"] for r in ended.records if "validation_loss" in r] == [2, 4]
