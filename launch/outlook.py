@@ -187,19 +187,13 @@ def published_bytes(run: Run, model: Architecture) -> int:
 
 
 def checkpoint_bytes(run: Run, model: Architecture) -> int:
-    """Bytes of one checkpoint on disk, all ranks' files together (`engine.checkpoint.save`, `Engine.save`).
+    """Bytes of one checkpoint on disk, all ranks' files together (`engine.checkpoint.save`).
 
-    Every strategy writes fp32 masters and the optimizer's state once; ZeRO-1 and 2 write their module's weights beside
-    them, and FSDP2 the frozen weights, in fp32.
+    Every strategy writes fp32 masters and the optimizer's state once, and the weights that others load.
     """
     count = counts(model, run.adapter)
-    published = published_bytes(run, model)
     state = MASTER * count.trained + sum(optimizer_bytes(run.train.optimizer, count.trained, model))
-    if run.parallel.strategy in ("zero1", "zero2"):
-        state += published
-    if run.parallel.strategy == "fsdp2":
-        state += MASTER * (count.total - count.trained)
-    return state + published
+    return state + published_bytes(run, model)
 
 
 def leave_prediction(run: Run) -> None:

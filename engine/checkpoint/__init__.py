@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from engine.checkpoint.load import resume
 from engine.checkpoint.manifest import Manifest, Torn, sync_tree
+from engine.checkpoint.pieces import Piece, Saved, divisible, indivisible, spread
 from engine.checkpoint.save import WEIGHTS, Progress, save
-from engine.checkpoint.state import capture_rng, fingerprint, restore_rng, shapes
+from engine.checkpoint.state import fingerprint, shapes
 from engine.checkpoint.store import DiskFull, Found, Rejected, Store, smaller_is_better
 from engine.checkpoint.verify import reopen
 
@@ -14,17 +15,20 @@ __all__ = [
     "Found",
     "WEIGHTS",
     "Manifest",
+    "Piece",
     "Progress",
     "Rejected",
+    "Saved",
     "Store",
     "Torn",
-    "capture_rng",
+    "divisible",
     "fingerprint",
+    "indivisible",
     "reopen",
-    "restore_rng",
     "resume",
     "save",
     "shapes",
     "smaller_is_better",
+    "spread",
     "sync_tree",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engine.checkpoint.save import RNG, STATE, Progress, Savable, wishes
-from engine.checkpoint.state import fingerprint, restore_rng
+from engine.checkpoint.pieces import Saved
+from engine.checkpoint.save import STATE, Progress, Savable, wishes
+from engine.checkpoint.state import fingerprint
 from engine.checkpoint.store import Found, Store
 from engine.config import Run
 from engine.dist import World
@@ -23,7 +23,9 @@ def resume(
     files: Mapping[str, str],
     say: Callable[[str], None],
 ) -> Progress | None:
-    """Put weights, optimizer and random states back (a collective); None where there is nothing to continue.
+    """Put weights and optimizer back (a collective); None where there is nothing to continue.
+
+    The ranks and the strategy may be others than those the checkpoint was written with.
 
     Args:
         store: the run's checkpoints.
@@ -34,14 +36,15 @@ def resume(
         say: told of every checkpoint that is skipped, and why.
 
     Raises:
-        WishError: the newest checkpoint belongs to another world size, model, or set of wishes.
+        WishError: the newest checkpoint belongs to another model or set of wishes.
     """
     found = world.share(_find(store, say) if world.first else None)
     if found is None:
         return None
     _demand_same_run(found, engine, run, world, files)
-    engine.load(found.path / STATE)
-    restore_rng(json.loads((found.path / STATE / f"{RNG}-{world.rank}.json").read_text(encoding="utf-8")))
+    if world.first:
+        _tell_move(found, run, world, say)
+    engine.restore(Saved(found.path / STATE))
     return Progress(**found.facts["progress"])
 
 
@@ -52,14 +55,16 @@ def _find(store: Store, say: Callable[[str], None]) -> Found | None:
     return found
 
 
+def _tell_move(found: Found, run: Run, world: World, say: Callable[[str], None]) -> None:
+    then = (found.facts["strategy"], found.facts["world_size"])
+    now = (run.parallel.strategy, world.size)
+    if then != now:
+        said = [f"{strategy} on {ranks} rank{'s' if ranks > 1 else ''}" for strategy, ranks in (then, now)]
+        say(f"{found.path.name} was written by {said[0]} and goes on with {said[1]}")
+
+
 def _demand_same_run(found: Found, engine: Savable, run: Run, world: World, files: Mapping[str, str]) -> None:
     name = found.path.name
-    then = found.facts["world_size"]
-    if then != world.size:
-        raise WishError(
-            f"checkpoint {name} was written by {then} ranks and this run has {world.size}",
-            f"set parallel.processes so that there are {then} ranks, or start afresh in another `output` folder",
-        )
     before, now = found.facts["wishes"], wishes(run, world, files)["wishes"]
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:

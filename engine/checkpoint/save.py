@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +11,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from engine.checkpoint.state import capture_rng, fingerprint, shapes
+from engine.checkpoint import pieces
+from engine.checkpoint.pieces import Piece, Saved
+from engine.checkpoint.state import fingerprint, shapes
 from engine.checkpoint.store import Store
 from engine.checkpoint.verify import MAY_BE_ZERO, reopen
 from engine.config import Run
 from engine.dist import World
 from engine.errors import TemperError
 
-WEIGHTS, STATE, RNG = "weights", "state", "rng"
+WEIGHTS, STATE = "weights", "state"
 # fp32 master weight, two Adam moments, and the copy that others load, at its widest.
 BYTES_PER_TRAINED_WEIGHT = 16
 
@@ -32,11 +33,15 @@ class Savable(Protocol):
     def weights(self, *, every_rank: bool) -> dict[str, Tensor]:
         """Trainable weights, whole, on rank 0."""
 
-    def save(self, folder: Path) -> None:
-        """Write master weights and optimizer state."""
+    def pieces(self) -> list[Piece]:
+        """Master weights and optimizer state this rank is to write."""
 
-    def load(self, folder: Path) -> None:
-        """Read them again."""
+    def restore(self, saved: Saved) -> None:
+        """Take from all ranks' pieces what this one holds."""
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """State of the fp16 loss scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
     """The part of a Run, and of its data, that a resume may not change without becoming another run."""
     # The optimizer's own settings come back with its state, so a change of them would pass unnoticed.
     optimizer = ("optimizer", "weight_decay", "beta1", "beta2", "epsilon")
-    kept = {"train": ("global_batch", *optimizer), "parallel": ("strategy", "precision")}
+    kept = {"train": ("global_batch", *optimizer), "parallel": ("precision",)}
     picked = {
         f"{section}.{key}": getattr(getattr(run, section), key)
         for section, keys in kept.items()
@@ -99,14 +104,14 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
     adapter = run.adapter.model_dump(mode="json")
     model = {f"model.{key}": getattr(run.model, key) for key in ("path", "revision", "tokenizer", "init")}
     others = {"seed": run.seed, "adapter": adapter, "data": data, "data files": dict(files)}
-    return {"world_size": world.size, "wishes": picked | model | others}
+    place = {"world_size": world.size, "strategy": run.parallel.strategy}
+    return place | {"wishes": picked | model | others}
 
 
 def _write(folder: Path, engine: Savable, tokenizer: Any, world: World) -> None:
     state = folder / STATE
     state.mkdir(exist_ok=True)
-    engine.save(state)
-    (state / f"{RNG}-{world.rank}.json").write_text(json.dumps(capture_rng()), encoding="utf-8")
+    pieces.write(state, world.rank, engine.pieces(), engine.scaling)
     weights = engine.weights(every_rank=False)
     if world.first:
         write_weights(folder / WEIGHTS, engine.model, weights, tokenizer)

@@ -1,40 +1,11 @@
-"""What a process and a model are, in plain data: states of generators, names, shapes, a fingerprint."""
+"""What a model is, in plain data: names, shapes, a fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
-from typing import Any
 
-import numpy
-import torch
 from torch import nn
-
-
-def capture_rng() -> dict[str, Any]:
-    """States of this process's generators (python, numpy, torch, its CUDA device) as JSON data, no pickle."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
-    state: dict[str, Any] = {
-        "python": [version, list(words), gauss],
-        "numpy": [name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
-        "torch": _hex(torch.get_rng_state()),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = _hex(torch.cuda.get_rng_state())
-    return state
-
-
-def restore_rng(state: dict[str, Any]) -> None:
-    """Put the generators back to what `capture_rng` saw; CUDA's where both then and now have it."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    numpy.random.set_state((name, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
-    torch.set_rng_state(_bytes(state["torch"]))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(_bytes(state["cuda"]))
 
 
 def shapes(model: nn.Module, *, trainable_only: bool = False) -> dict[str, tuple[int, ...]]:
@@ -61,11 +32,3 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 def _shape(parameter: nn.Parameter) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
-
-
-def _hex(state: torch.Tensor) -> str:
-    return state.numpy().tobytes().hex()
-
-
-def _bytes(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

@@ -48,10 +48,12 @@ def batch_divides(run: Run, ranks: int) -> Iterator[Finding]:
     step, batch = ranks * run.train.micro_batch, run.train.global_batch
     if batch % step:
         below, above = batch // step * step, (batch // step + 1) * step
-        choices = " or ".join(str(size) for size in (below, above) if size)
+        sizes = " or ".join(str(size) for size in (below, above) if size)
+        dividing = [str(n) for n in range(1, 2 * ranks) if batch % (n * run.train.micro_batch) == 0]
+        others = f", or {_any_of(dividing)} ranks" if dividing else ""
         yield Finding(
             f"train.global_batch {batch} is not divisible by {ranks} ranks x train.micro_batch {run.train.micro_batch}",
-            f"use {choices}",
+            f"use a global batch of {sizes}{others}",
         )
 
 
@@ -291,3 +293,7 @@ RULES: tuple[Rule, ...] = (
     asked.only_a_chat_has_turns,
 )
 OF_JUDGING: tuple[Rule, ...] = (judgement_has_a_benchmark, served.one_process_asks)
+
+
+def _any_of(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)

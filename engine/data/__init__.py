@@ -6,6 +6,7 @@ from engine.data.batch import IGNORED, Batch
 from engine.data.chat import end_of_turn
 from engine.data.fim import infill_prompt
 from engine.data.loader import Loader
+from engine.data.order import key
 from engine.data.prepare import Prepared, prepare
 from engine.data.tokenizer import load_tokenizer
 
@@ -16,6 +17,7 @@ __all__ = [
     "Prepared",
     "end_of_turn",
     "infill_prompt",
+    "key",
     "load_tokenizer",
     "prepare",
 ]

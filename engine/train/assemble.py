@@ -91,8 +91,6 @@ def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any
     if run.data.packing:
         demand_exact_packing(_probe(engine, world, rows=min(2, run.train.micro_batch)), _dtype(model))
     engine.module.train()
-    # From here on dropout is all that is random: each rank drops by itself.
-    torch.manual_seed(run.seed * world.size + world.rank)
     options = run.checkpoint
     store = Store(
         run.folder / protocol.CHECKPOINTS, options.keep_last, options.keep_best, options.metric, options.mode

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from engine.checkpoint import Piece, Saved
 from engine.config import Run
 from engine.dist import World
 from engine.model import adapt, load_model, unsharded
@@ -49,11 +49,15 @@ class Engine(Protocol):
     def whole(self) -> AbstractContextManager[Any]:
         """The current model, whole, in eval mode, for generation on this rank alone."""
 
-    def save(self, folder: Path) -> None:
-        """Write master weights and optimizer state (a collective)."""
+    def pieces(self) -> list[Piece]:
+        """Master weights and optimizer state that this rank is to write: all ranks' together are everything once."""
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote with the same strategy and world size (a collective)."""
+    def restore(self, saved: Saved) -> None:
+        """Take from all ranks' pieces what this one holds; ranks and strategy may be others than then."""
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """State of the fp16 loss scale, in plain numbers; the same on all ranks."""
 
 
 def whole_copy(engine: Engine, run: Run, world: World) -> Any:

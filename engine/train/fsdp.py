@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from engine.checkpoint import Piece, Saved, spread
 from engine.config import Run
 from engine.dist import World
 from engine.model import DTYPES
 from engine.train.engine import Update, whole_copy
-from engine.train.optim import build_optimizer, set_learning_rate
-
-FOLDER = "fsdp"
+from engine.train.optim import build_optimizer, flat_state, put_state, set_learning_rate, shaped_state
 
 
 class Fsdp:
@@ -38,6 +35,7 @@ class Fsdp:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         self.module: Any = fully_shard(model, mesh=mesh, mp_policy=policy)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.optimizer = build_optimizer(named, run.train)
 
@@ -72,6 +70,7 @@ class Fsdp:
 
     def weights(self, *, every_rank: bool) -> dict[str, Tensor]:
         """See `Engine.weights`. One parameter is whole at a time, so the peak is the result plus one tensor."""
+        self._reshard()
         found = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -85,16 +84,60 @@ class Fsdp:
         """See `Engine.whole`."""
         yield whole_copy(self, self.run, self.world)
 
-    def save(self, folder: Path) -> None:
-        """See `Engine.save`."""
-        model, optimizer = get_state_dict(self.model, self.optimizer)
-        dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=str(folder / FOLDER))
+    def pieces(self) -> list[Piece]:
+        """See `Engine.pieces`."""
+        found = []
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            start, local = _piece(parameter)
+            if local.numel():
+                state = flat_state(self.optimizer.state.get(parameter, {}))
+                found.append(Piece(name, start, local.detach().flatten(), state))
+        return found
 
-    def load(self, folder: Path) -> None:
-        """See `Engine.load`."""
-        model, optimizer = get_state_dict(self.model, self.optimizer)
-        dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=str(folder / FOLDER))
-        set_state_dict(self.model, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+    def restore(self, saved: Saved) -> None:
+        """See `Engine.restore`."""
+        self._reshard()
+        state: dict[Tensor, dict[str, Any]] = {}
+        with torch.no_grad():
+            for name, parameter in zip(self.names, self.parameters, strict=True):
+                start, local = _piece(parameter)
+                piece = saved.cut(name, start, local.numel())
+                local.copy_(piece.master.view_as(local))
+                state[parameter] = {
+                    key: _as_shard(value, parameter) if spread(value) else value
+                    for key, value in shaped_state(piece, local).items()
+                }
+        put_state(self.optimizer, state)
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """See `Engine.scaling`. There is no fp16 here."""
+        return {}
+
+    def _reshard(self) -> None:
+        """Drop what a forward without a backward (a probe, a validation) left gathered: it would hide the shards."""
+        for module in self.module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def _piece(parameter: Any) -> tuple[int, Tensor]:
+    """Where this rank's rows of a weight begin in it, flattened, and the rows."""
+    _, offsets = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return offsets[0] * (parameter.numel() // max(1, parameter.shape[0])), parameter.to_local()
+
+
+def _as_shard(local: Tensor, like: Any) -> Tensor:
+    return DTensor.from_local(
+        local.to(like.device),
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )
 
 
 def _layers(model: Any) -> list[torch.nn.Module]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
+from engine.checkpoint import Piece, spread
 from engine.config import Train
 from engine.errors import WishError
 
@@ -75,6 +77,40 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
     """Write the rate into every group of a torch-like optimizer."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def flat_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """One parameter's optimizer state, its tensors in one dimension and as held here; numbers stay numbers."""
+    return {key: _local(value).flatten() if spread(value) else value for key, value in state.items()}
+
+
+def shaped_state(piece: Piece, local: torch.Tensor) -> dict[str, Any]:
+    """The reverse of `flat_state`: what has an element for each of `local` gets its shape. All tensors are copies, as
+    pieces may share a step count, and lie in files that are removed one day."""
+    return {
+        key: _shaped(value, local) if isinstance(value, torch.Tensor) else value
+        for key, value in piece.state.items()
+    }
+
+
+def _shaped(value: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+    whole = value.dim() > 0 and value.numel() == local.numel()
+    return (value.view_as(local) if whole else value).clone()
+
+
+def put_state(optimizer: Any, state: Mapping[torch.Tensor, dict[str, Any]]) -> None:
+    """Give an optimizer the state of its parameters; its settings, such as the learning rate, stay the Run's.
+
+    It goes through the optimizer's own loading, which knows on which device it wants what.
+    """
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    whole = optimizer.state_dict()
+    whole["state"] = {place: state[parameter] for place, parameter in enumerate(held) if state[parameter]}
+    optimizer.load_state_dict(whole)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _decay_groups(parameters: list[Named], decay: float) -> list[dict[str, Any]]:

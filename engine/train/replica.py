@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.checkpoint import Piece, Saved
 from engine.config import Run
 from engine.dist import World
 from engine.train.engine import Update
-from engine.train.optim import build_optimizer, set_learning_rate
+from engine.train.optim import build_optimizer, flat_state, put_state, set_learning_rate, shaped_state
 
 FIRST_SCALE, STEPS_TO_GROW = 2.0**16, 2000
 
@@ -97,24 +97,31 @@ class Replica:
         finally:
             self.model.train()
 
-    def save(self, folder: Path) -> None:
-        """See `Engine.save`. Replicas are equal, so rank 0's is everyone's."""
-        if self.world.first:
-            masters = {name: m.detach().cpu() for name, m in zip(self.names, self.masters, strict=True)}
-            state = {"masters": masters, "optimizer": self.optimizer.state_dict()}
-            torch.save(
-                state | {"scale": self.scale, "steps_at_scale": self.steps_at_scale}, folder / "replica.pt"
-            )
+    def pieces(self) -> list[Piece]:
+        """See `Engine.pieces`. Replicas are equal, so each writes its part of the weights."""
+        named = list(zip(self.names, self.masters, strict=True))
+        return [
+            Piece(name, 0, master.detach().flatten(), flat_state(self.optimizer.state.get(master, {})))
+            for name, master in named[self.world.rank :: self.world.size]
+        ]
 
-    def load(self, folder: Path) -> None:
-        """See `Engine.load`."""
-        state = torch.load(folder / "replica.pt", map_location="cpu", weights_only=True)
+    def restore(self, saved: Saved) -> None:
+        """See `Engine.restore`."""
+        state: dict[Tensor, dict[str, Any]] = {}
         with torch.no_grad():
             for name, master in zip(self.names, self.masters, strict=True):
-                master.copy_(state["masters"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scale, self.steps_at_scale = state["scale"], state["steps_at_scale"]
+                piece = saved.cut(name, 0, master.numel())
+                master.copy_(piece.master.view_as(master))
+                state[master] = shaped_state(piece, master)
+        put_state(self.optimizer, state)
+        self.scale = saved.scaling.get("scale", self.scale)
+        self.steps_at_scale = saved.scaling.get("steps_at_scale", self.steps_at_scale)
         self._publish()
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """See `Engine.scaling`."""
+        return {"scale": self.scale, "steps_at_scale": self.steps_at_scale}
 
     @torch.no_grad()
     def _publish(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.data import key
 from engine.train.assemble import Job
 from engine.train.health import demand_finite_loss, demand_finite_norm
 from engine.train.optim import learning_rate
@@ -35,6 +36,8 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     """
     world, engine, step = job.world, job.engine, job.progress.step
     job.where.phase, job.where.step = "data", step
+    # What is random in a step (dropout) begins anew with each, so that a resumed run needs no generator's state.
+    torch.manual_seed(key(job.run.seed, "step", step, world.rank))
     batches = job.loader.micro_batches(step)
     counts = (
         sum(b.trained_tokens for b in batches),

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.checkpoint import Piece, Saved, divisible, indivisible, spread
 from engine.config import STAGES, Run
 from engine.dist import World
 from engine.train.engine import Update, whole_copy
-from engine.train.optim import build_optimizer, set_learning_rate
+from engine.train.optim import build_optimizer, flat_state, set_learning_rate
 
-TAG = "zero"
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Elements of a weight within a flat tensor: from `start` in the weight, from `offset` in the tensor."""
+
+    name: str
+    start: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A flat fp32 tensor that one rank's optimizer steps; the rest of it, if any, is padding."""
+
+    name: str
+    flat: Tensor
+    ranges: list[Range]
 
 
 class Zero:
@@ -118,15 +136,108 @@ class Zero:
             return
         yield whole_copy(self, self.run, self.world)
 
-    def save(self, folder: Path) -> None:
-        """See `Engine.save`."""
-        frozen = self.run.adapter.kind != "full"
-        self.deepspeed.save_checkpoint(
-            str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=frozen
-        )
+    def pieces(self) -> list[Piece]:
+        """See `Engine.pieces`."""
+        found = []
+        for part in self._parts():
+            state = self.deepspeed.optimizer.optimizer.state.get(part.flat, {})
+            whole = Piece(part.name, 0, part.flat, flat_state(state))
+            if not divisible(whole):
+                found.append(whole)
+                continue
+            for at in part.ranges:
+                here = slice(at.offset, at.offset + at.length)
+                mine = {key: value[here] if spread(value) else value for key, value in whole.state.items()}
+                found.append(Piece(at.name, at.start, part.flat[here], mine))
+        return found
 
-    def load(self, folder: Path) -> None:
-        """See `Engine.load`."""
-        strict = self.run.adapter.kind == "full"
-        path, _ = self.deepspeed.load_checkpoint(str(folder), tag=TAG, load_module_strict=strict)
-        assert path is not None, f"DeepSpeed found no state in {folder}"
+    @torch.no_grad()
+    def restore(self, saved: Saved) -> None:
+        """See `Engine.restore`."""
+        for part in self._parts():
+            state = self._restored(part, saved)
+            if state:
+                self.deepspeed.optimizer.optimizer.state[part.flat] = state
+        self._publish()
+        scaler = self.deepspeed.optimizer.loss_scaler
+        for key in saved.scaling.keys() & vars(scaler).keys():
+            setattr(scaler, key, saved.scaling[key])
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """See `Engine.scaling`."""
+        return {
+            k: v for k, v in vars(self.deepspeed.optimizer.loss_scaler).items() if isinstance(v, int | float)
+        }
+
+    def _parts(self) -> Iterator[Part]:
+        """The flat fp32 tensors the optimizer steps here, and which elements of which weights they hold."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        optimizer, place = self.deepspeed.optimizer, f"{self.world.rank} of {self.world.size}"
+        if self.stage == 3:
+            for number, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
+                ranges, offset = [], 0
+                for parameter in optimizer.fp16_groups[number]:
+                    size = parameter.partition_numel()
+                    start = self.world.rank * size
+                    length = min(size, parameter.ds_numel - start)  # the last ranks' partitions are padded
+                    if length > 0:
+                        ranges.append(Range(names[id(parameter)], start, offset, length))
+                    offset += size
+                yield Part(f"ZeRO-3 partition {number}, {place}", flat, ranges)
+            return
+        for number, flat in enumerate(optimizer.single_partition_of_fp32_groups):
+            held = [(p, p._hp_mapping) for p in optimizer.bit16_groups[number] if p._hp_mapping is not None]
+            yield Part(
+                f"ZeRO partition {number}, {place}",
+                flat,
+                [
+                    Range(
+                        names[id(parameter)],
+                        mapping.lp_fragment_address.start,
+                        mapping.hp_fragment_address.start,
+                        mapping.hp_fragment_address.numel,
+                    )
+                    for parameter, mapping in held
+                ],
+            )
+
+    def _restored(self, part: Part, saved: Saved) -> dict[str, Any]:
+        """Fill a flat tensor with saved values; the optimizer's state for it."""
+        flat = part.flat
+        if part.name in saved:
+            whole = saved.cut(part.name, 0, flat.numel())
+            flat.copy_(whole.master)
+            return {k: v.to(flat.device, copy=True) if spread(v) else v for k, v in whole.state.items()}
+        state: dict[str, Any] = {}
+        for at in part.ranges:
+            here, piece = slice(at.offset, at.offset + at.length), saved.cut(at.name, at.start, at.length)
+            if not divisible(piece):
+                raise indivisible()
+            flat[here].copy_(piece.master)
+            for key, value in piece.state.items():
+                if spread(value):
+                    state.setdefault(key, torch.zeros_like(flat, dtype=value.dtype))[here].copy_(value)
+                else:
+                    state[key] = value
+        fused = any(group.get("fused") for group in self.deepspeed.optimizer.optimizer.param_groups)
+        device = flat.device if fused else torch.device("cpu")
+        return {
+            k: v.to(device, copy=True) if isinstance(v, Tensor) and not spread(v) else v
+            for k, v in state.items()
+        }
+
+    def _publish(self) -> None:
+        """Bring the weights that compute up to their fp32 masters, on all ranks."""
+        optimizer = self.deepspeed.optimizer
+        if self.stage < 3:
+            optimizer.update_lp_params()
+            return
+        for number, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
+            optimizer.fp16_partitioned_groups_flat[number].copy_(flat)
+            optimizer._unflatten_partitioned_parameters(number)
+        # Small weights are kept whole on every rank, and would go on as they were.
+        kept = optimizer.persistent_parameters
+        if kept:
+            kept[0].partition(kept)
+            kept[0].all_gather(kept)

@@ -68,16 +68,17 @@ def test_planned_and_measured_stand_side_by_side(tmp_path: Path) -> None:
 def test_a_checkpoint_is_as_large_as_planned(tmp_path: Path) -> None:
     import torch
 
+    from engine.checkpoint.pieces import write
     from engine.model import load_model
     from engine.train.replica import Replica
 
     run = wish(tmp_path, parallel={"device": "cpu"})
-    world: Any = SimpleNamespace(first=True, size=1, device=torch.device("cpu"))
+    world: Any = SimpleNamespace(first=True, rank=0, size=1, device=torch.device("cpu"))
     replica = Replica(load_model(run, world.device), run, world)
     for master in replica.masters:
         master.grad = torch.ones_like(master)
     replica.optimizer.step()
-    replica.save(tmp_path)
+    write(tmp_path, 0, replica.pieces(), replica.scaling)
     weights = sum(tensor.nbytes for tensor in replica.weights(every_rank=True).values())
-    written = (tmp_path / "replica.pt").stat().st_size + weights
+    written = (tmp_path / "rank-0.pt").stat().st_size + weights
     assert checkpoint_bytes(run, architecture(run)) == pytest.approx(written, rel=0.02)
