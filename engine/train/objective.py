@@ -62,7 +62,8 @@ def objective_of(
 ) -> tuple[Objective, str]:
     """The chunked loss where the model's own answer shows that it is the same one, else the plain; and its name.
 
-    A collective, asked with one row of random ids. Models that change logits after the output head (soft caps, scales) would change the loss in the same way.
+    A collective, asked with one row of random ids. Models that change logits after the output head (soft caps, scales)
+    would change the loss in the same way.
     """
     if head is None:
         return next_token_loss, "from logits"
