@@ -114,12 +114,13 @@ def main() -> None:
         by_strategy = [strategy_row(folder, then, now) for then, now in MOVES]
     met = all(each for _, each in by_ranks + by_strategy)
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    verdict = "All are met." if met else "NOT all are met."
     about = (
         f"A run of {STEPS} steps on two ranks (8 rows of 256 tokens a step, the embedded model; full: fp32; qlora: "
         f"NF4 base, bf16) is continued from the checkpoint of step {HALF} on two, one and four. Differences are the "
         "largest relative one of a loss after that step, from the run that was never stopped. Rounding: the same, of "
-        f"a run that was on so many ranks from its start. Bars: every bit equal on two ranks; {BARS['full']:g} for full and "
-        f"{BARS['qlora']:g} for qlora on others. {'All are met.' if met else 'NOT all are met.'}"
+        "a run that was on so many ranks from its start. Bars: every bit equal on two ranks; "
+        f"{BARS['full']:g} for full and {BARS['qlora']:g} for qlora on others. {verdict}"
     )
     text = f"""# Resumed on other ranks
 

@@ -172,6 +172,9 @@ class Train(Section):
     """Learning rate at the end, as a share of the peak."""
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest gradient norm, over all parameters and ranks; 0 turns clipping off."""
+    chunked_loss: bool = True
+    """Compute the loss in the output head, a chunk of trained positions at a time, where the model allows it: full
+    logits then never exist. False: from logits of the columns that are trained."""
     log_every: Positive = 1
     """Steps between two records in metrics.jsonl."""
     validate_every: NonNegative = 0

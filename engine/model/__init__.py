@@ -1,14 +1,17 @@
 """Weights: load, adapt, and probe what they can be trusted with."""
 
 from engine.model.adapt import adapt, with_adapter
+from engine.model.head import LossHead, loss_head
 from engine.model.load import DTYPES, load_model, unsharded
 from engine.model.probe import demand_exact_packing, packing_difference
 
 __all__ = [
     "DTYPES",
+    "LossHead",
     "adapt",
     "demand_exact_packing",
     "load_model",
+    "loss_head",
     "packing_difference",
     "unsharded",
     "with_adapter",

@@ -15,11 +15,11 @@ from engine.config import Run, demand
 from engine.data import Batch, Loader, end_of_turn, load_tokenizer, prepare
 from engine.dist import World
 from engine.errors import WishError
-from engine.model import adapt, demand_exact_packing, load_model, packing_difference
+from engine.model import adapt, demand_exact_packing, load_model, loss_head, packing_difference
 from engine.track import Meter, Tracker
 from engine.train.engine import Engine
 from engine.train.fsdp import Fsdp
-from engine.train.objective import next_token_loss
+from engine.train.objective import Objective, objective_of
 from engine.train.replica import Replica
 from engine.train.zero import Zero
 
@@ -31,7 +31,6 @@ ENGINES: dict[str, Callable[[Any, Run, World], Engine]] = {
     "zero3": Zero,
     "fsdp2": Fsdp,
 }
-Objective = Callable[[torch.nn.Module, Batch, torch.device], torch.Tensor]
 Evaluation = Callable[[Any, Any, int], dict[str, float]]
 """(whole model, tokenizer, step) to metrics such as `pass@1`: handed in, since the loop knows no benchmark."""
 
@@ -83,6 +82,7 @@ def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any
     )
     where.phase = "model"
     model = adapt(load_model(run, world.device), run)
+    head = loss_head(model) if run.train.chunked_loss else None
     _demand_fit(model, tokenizer, run)
     _end_turns(model, tokenizer, prepared.facts)
     torch.manual_seed(run.seed)
@@ -90,6 +90,8 @@ def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any
     strategy = engine.in_force()
     if run.data.packing:
         demand_exact_packing(_probe(engine, world, rows=min(2, run.train.micro_batch)), _dtype(model))
+    vocabulary = model.config.get_text_config().vocab_size
+    objective, how = objective_of(engine.module, head, vocabulary, world)
     engine.module.train()
     options = run.checkpoint
     store = Store(
@@ -102,7 +104,7 @@ def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any
         loader=prepared.train,
         validation=prepared.validation or [],
         engine=engine,
-        objective=next_token_loss,
+        objective=objective,
         store=store,
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
@@ -110,11 +112,11 @@ def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any
         files={name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()},
     )
     if world.first:
-        _record(job, strategy, prepared.facts)
+        _record(job, strategy, how, prepared.facts)
     return job
 
 
-def _record(job: Job, strategy: str, data: dict[str, Any]) -> None:
+def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
     """facts.json, and the few lines a person reads before the first step."""
     model, run = job.engine.model, job.run
     counts = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
@@ -127,6 +129,7 @@ def _record(job: Job, strategy: str, data: dict[str, Any]) -> None:
         "adapter": run.adapter.kind,
         "parameters": total,
         "trained_parameters": trained,
+        "loss": loss,
         "attention": getattr(model.config, "_attn_implementation", None),
         "fingerprint": fingerprint(model),
         "steps": job.steps,

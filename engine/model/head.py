@@ -1,0 +1,117 @@
+"""The output head that gives the loss instead of logits: a few rows of logits exist at a time, and none is kept.
+
+With vocabularies of 50,000 to 150,000 tokens the logits of a packed batch are its largest tensor by far. The gradient
+of a cross entropy is known as soon as its logits are, so both are computed for a chunk of rows and the logits dropped
+(as Liger-Kernel does, arXiv 2410.10989, and Cut Cross-Entropy, arXiv 2411.09009).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
+"""Logits in a chunk: on CPU as many as its caches take, on CUDA enough to keep the matrix units busy."""
+
+
+class LossHead:
+    """A model's output head, which answers with a loss where it is asked for one.
+
+    The model calls it as ever, so that what a strategy does around a module's forward (gathering its weight, reducing
+    its gradient) is done around the loss too.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        self._plain = head.forward
+        self._weight = lambda: head.weight
+        self._asked: tuple[Tensor, Tensor, int] | None = None
+        head.forward = self._forward  # type: ignore[method-assign]
+
+    @contextlib.contextmanager
+    def asked(self, positions: Tensor, targets: Tensor, ignored: int) -> Iterator[None]:
+        """Within this block the model's `logits` are the summed cross entropy of some positions, a scalar in fp32.
+
+        Args:
+            positions: [n] indices into the flattened [rows * length] hidden states.
+            targets: [n] token ids; those equal to `ignored` add nothing.
+            ignored: the label of what is not trained.
+        """
+        self._asked = (positions, targets, ignored)
+        try:
+            yield
+        finally:
+            self._asked = None
+
+    def _forward(self, hidden: Tensor) -> Tensor:
+        if self._asked is None:
+            return self._plain(hidden)
+        positions, targets, ignored = self._asked
+        picked = hidden.flatten(0, 1).index_select(0, positions)
+        loss: Tensor = LinearCrossEntropy.apply(picked, self._weight(), targets, ignored)
+        return loss
+
+
+def loss_head(model: Any) -> LossHead | None:
+    """The loss head of a model; None where its output head is not a plain matrix (adapted, quantised, with a bias).
+
+    fp16 is left out as well: gradients here are not scaled before they are rounded.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = inner.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None or head.weight.dtype == torch.float16:
+        return None
+    return LossHead(head)
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Sum over n of logsumexp(W h_n) - (W h_n)[t_n], with h [n, hidden], W [vocabulary, hidden], t [n]."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tensor:
+        """The loss, and in the same pass its gradients."""
+        to_hidden, to_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(hidden) if to_hidden else None
+        grad_weight: Tensor | None = None
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        step = max(1, ELEMENTS[hidden.device.type] // len(weight))
+        for start in range(0, len(hidden), step):
+            here = slice(start, start + step)
+            kept = (targets[here] != ignored).unsqueeze(1)
+            wanted = targets[here].clamp_min(0).unsqueeze(1)
+            logits = (hidden[here] @ weight.t()).float()
+            total = logits.logsumexp(1, keepdim=True)
+            loss += ((total - logits.gather(1, wanted)) * kept).sum()
+            if not (to_hidden or to_weight):
+                continue
+            # softmax - onehot, in the logits' own memory
+            slope = logits.sub_(total).exp_()
+            slope.scatter_add_(1, wanted, -torch.ones_like(total))
+            rounded = slope.mul_(kept).to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(rounded, weight, out=grad_hidden[here])
+            if to_weight:
+                part = rounded.t() @ hidden[here]
+                # Sums over chunks would lose bits in 16-bit precision that one product over all rows keeps.
+                grad_weight = part if step >= len(hidden) else _added(grad_weight, part)
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+        """The gradients, by the factor the loss was multiplied with."""
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden.mul_(grad),
+            None if grad_weight is None else grad_weight.mul_(grad),
+            None,
+            None,
+        )
+
+
+def _added(total: Tensor | None, part: Tensor) -> Tensor:
+    """A running sum in fp32."""
+    return part.float() if total is None else total.add_(part)
