@@ -29,7 +29,7 @@ class LossHead:
         self._plain = head.forward
         self._weight = lambda: head.weight
         self._asked: tuple[Tensor, Tensor, int] | None = None
-        head.forward = self._forward  # type: ignore[method-assign]
+        head.forward = self._forward  # type: ignore[assignment, method-assign]
 
     @contextlib.contextmanager
     def asked(self, positions: Tensor, targets: Tensor, ignored: int) -> Iterator[None]:
@@ -101,7 +101,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """The gradients, by the factor the loss was multiplied with."""
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
