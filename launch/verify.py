@@ -35,7 +35,7 @@ STILL = (
     "checkpoint.resume=never",
     "track.wandb=null",
     "track.tensorboard=false",
-    "track.live=no",
+    'track.live="no"',
 )
 """Nothing random, nothing saved, nothing but steps."""
 LIMITS = {"fp32": (1e-5, 1e-3), "bf16": (1e-2, 5e-2), "fp16": (1e-2, 5e-2)}
