@@ -164,7 +164,8 @@ trained, each row holds two samples, and the plan is told so; context and margin
   adapters on its experts (-31 %) and the experts of qwen3_moe under ZeRO-3 (-8 %) were not, and were mended: the table
   is of after that.
 - gpt2 is measured without attention dropout, for which torch's CPU attention falls back to the written-out product.
-- DeepSpeed's buckets are made small (100,000 elements), in proportion to these models; the plan is told so.
+- DeepSpeed's buckets (100,000 elements) and the loss' chunks of logits (65,536) are made small, in proportion to these
+  models; the plan is told so.
 
 Not measured here: CUDA's kernels (their attention and fused optimizers), the caching allocator, NCCL, and setting up.
 

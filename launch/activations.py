@@ -8,6 +8,8 @@ from engine.config import Adapter
 from launch.architecture import Architecture
 
 FULL_PRECISION = 4
+CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27}
+"""Logits in a chunk of the loss: `engine.model.head.ELEMENTS`, which floor 0 may not import; a test compares them."""
 ID = 8
 
 
@@ -155,18 +157,38 @@ def layer_passing(model: Architecture, batch: Batch, adapter: Adapter) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Bytes of the output head: kept for backward, alive at most in forward, and at most in backward."""
+    """Bytes of the output head and the loss alive at most in forward, and at most in backward."""
 
-    kept: int
     forward: int
     backward: int
 
 
-def head(model: Architecture, batch: Batch, adapter: Adapter) -> Head:
-    """The output head and the loss: logits, their fp32 copy, log-probabilities, and their gradients.
+def head(model: Architecture, batch: Batch, adapter: Adapter, *, chunk: int) -> Head:
+    """The loss in the output head, `chunk` logits at a time (`engine.model.head`); `chunk` 0: from logits, all at once.
 
-    The loss reads logits in fp32 (`next_token_loss`); torch keeps the log-probabilities, and in backward holds them
-    beside the gradients of both sides of the softmax.
+    In forward: the trained positions' hidden states and their gradient, one chunk's logits twice (a logarithm of sums,
+    or a rounded copy), and the head's gradient, which is summed in fp32 where there are several chunks. What is kept
+    for backward is the gradients.
+    """
+    if not chunk:
+        return _head_from_logits(model, batch, adapter)
+    rows, width, hidden = batch.rows * batch.trained, batch.width, model.shape.hidden
+    vocabulary = model.shape.vocabulary
+    step = max(1, chunk // vocabulary)
+    logits = min(rows, step) * vocabulary
+    weight = vocabulary * hidden * (adapter.kind == "full")
+    narrow = width if width < FULL_PRECISION else 0
+    summed = weight * (width + (FULL_PRECISION if rows > step else 0))
+    states, targets = rows * hidden * width, 2 * ID * rows
+    most = max(2 * FULL_PRECISION * logits, (FULL_PRECISION + narrow) * logits + summed)
+    whole = batch.tokens * hidden * width
+    return Head(2 * states + targets + most, states + weight * width + targets + whole)
+
+
+def _head_from_logits(model: Architecture, batch: Batch, adapter: Adapter) -> Head:
+    """Logits, their fp32 copy, log-probabilities, and their gradients.
+
+    torch keeps the log-probabilities, and in backward holds them beside the gradients of both sides of the softmax.
     """
     rows = batch.rows * batch.trained
     vocabulary, width = model.shape.vocabulary, batch.width
@@ -174,4 +196,4 @@ def head(model: Architecture, batch: Batch, adapter: Adapter) -> Head:
     copy = wide if width < FULL_PRECISION else 0
     inputs = rows * model.shape.hidden * width * (adapter.kind == "full")
     targets = 2 * ID * rows
-    return Head(wide + inputs + targets, logits + copy + wide + inputs + targets, 3 * wide + inputs + targets)
+    return Head(logits + copy + wide + inputs + targets, 3 * wide + inputs + targets)

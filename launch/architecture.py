@@ -291,6 +291,8 @@ def architecture(run: Run, model_config: str | None = None) -> Architecture:
         raise WishError(f"there is no model folder {folder}", "name a folder with the model's config.json")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config", config)
+    if run.model.dropout is not None:
+        config["resid_pdrop"] = run.model.dropout
     if size.model_type in TIED_UNLESS_TOLD and "tie_word_embeddings" not in config:
         size = replace(size, tied_embeddings=True)
     known = FAMILIES.get(size.model_type)

@@ -19,6 +19,10 @@ VERBS = {
         "Tell what a run would do and need, and whether it fits, without starting it.",
         "launch.plan:plan",
     ),
+    "verify": (
+        "Train a few steps in every way that should not matter, and compare.",
+        "launch.verify:verify",
+    ),
     "evaluate": ("Sample a benchmark's tasks, run the answers, report pass@k.", "launch.verbs:evaluate"),
     "score": ("Score samples that exist already, in the field's JSONL format.", ""),
     "compare": ("Compare two evaluations task by task: what differs, where, and whether by chance.", ""),

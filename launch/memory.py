@@ -72,7 +72,9 @@ def _peak(job: Job, states: States) -> Memory:
     model, batch, adapter = job.model, job.batch, job.run.adapter
     checkpointing = job.run.model.activation_checkpointing
     saved = activations.saved(model, batch, adapter, checkpointing=checkpointing)
-    head = activations.head(model, batch, adapter)
+    chunked = job.run.train.chunked_loss and job.run.parallel.precision != "fp16"
+    chunk = activations.CHUNK["cpu" if job.cpu else "cuda"] if chunked else 0
+    head = activations.head(model, batch, adapter, chunk=chunk)
     layer = activations.layer_saved(model, batch, adapter)
     passing = activations.layer_passing(model, batch, adapter) + (layer if checkpointing else 0)
     last = passing + (batch.tokens * model.shape.hidden * batch.width if checkpointing else layer)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import Run
+from launch import activations
 from launch.architecture import architecture
 from launch.memory import Memory, estimate
 from launch.states import Buckets, job
 
 REDUCE, GATHERED, PREFETCHED = 100_000, 150_000, 10_000
 """Elements of DeepSpeed's buckets: its usual ones would be a hundred times the size of these models."""
+CHUNK = 1 << 16
+"""Logits in a chunk of the loss, likewise: 64 positions of these models' vocabulary."""
 SHAPE = {
     "vocab_size": 1024,
     "hidden_size": 128,
@@ -42,6 +45,7 @@ class Case:
     dropout: float = 0.0
     attention: str = "auto"
     optimizer: str = "adamw"
+    chunked: bool = True
 
     @property
     def ranks(self) -> int:
@@ -62,6 +66,7 @@ class Case:
         parts += [f"dropout {self.dropout}"] if self.dropout else []
         parts += [self.attention] if self.attention != "auto" else []
         parts += [self.optimizer] if self.optimizer != "adamw" else []
+        parts += ["loss from logits"] if not self.chunked else []
         parts += [("", "optimizer offloaded", "all offloaded")[self.offload]] if self.offload else []
         return ", ".join(parts)
 
@@ -81,6 +86,7 @@ class Case:
                 "global_batch": self.rows * self.ranks * self.accumulation,
                 "micro_batch": self.rows,
                 "optimizer": self.optimizer,
+                "chunked_loss": self.chunked,
             },
             "parallel": {
                 "strategy": self.strategy,
@@ -95,7 +101,8 @@ class Case:
         return Run.model_validate(tree)
 
     def predicted(self, models: Path) -> Memory:
-        """What the plan says, with this benchmark's buckets."""
+        """What the plan says, with this benchmark's buckets and chunks."""
+        activations.CHUNK["cpu"] = CHUNK
         run = self.run(models)
         buckets = Buckets(REDUCE, GATHERED, PREFETCHED, False) if not self.tracked else None
         return estimate(job(run, architecture(run), cpu=True, buckets=buckets))
@@ -116,6 +123,10 @@ def cases() -> Iterator[Case]:
         yield Case("none", "lora", family=family, length=128)
     yield Case("none", "lora", dropout=0.05)
     yield Case("none", optimizer="adamw_8bit")
+    yield Case("none", rows=1)
+    for strategy in ("none", "ddp", "zero2", "zero3", "fsdp2"):
+        for kind in ("full", "lora"):
+            yield Case(strategy, kind, chunked=False)
     for strategy, offload in (("zero1", 1), ("zero2", 1), ("zero3", 1), ("zero3", 2)):
         yield Case(strategy, offload=offload)
 

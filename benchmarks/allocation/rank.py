@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from allocation.case import GATHERED, PREFETCHED, REDUCE, Case
+from allocation.case import CHUNK, GATHERED, PREFETCHED, REDUCE, Case
 from allocation.ledger import Ledger
 from engine import dist
 from engine.config import Run
 from engine.data import Batch
-from engine.model import adapt, load_model
+from engine.model import adapt, head, load_model
 from engine.train import take_step
 from engine.train.assemble import ENGINES
-from engine.train.objective import next_token_loss
+from engine.train.objective import Objective, chunked_next_token_loss, next_token_loss
 
 STEPS = 3
 
@@ -43,9 +43,12 @@ def measure(case: Case, models: Path, tracker: str, rank: int, port: int) -> int
     world = dist.start(run)
     ledger = Ledger()
     with ledger if tracker == "ledger" else contextlib.nullcontext():
-        engine = ENGINES[case.strategy](adapt(load_model(run, world.device), run), run, world)
+        model = adapt(load_model(run, world.device), run)
+        head.ELEMENTS["cpu"] = CHUNK
+        asked = head.loss_head(model) if case.chunked else None
+        engine = ENGINES[case.strategy](model, run, world)
         engine.module.train()
-        job = _job(run, world, engine)
+        job = _job(run, world, engine, chunked_next_token_loss(asked) if asked else next_token_loss)
         if tracker == "memtracker":
             return _by_memtracker(job)
         take_step(job, log=True, asked_to_stop=False)
@@ -71,9 +74,12 @@ def _by_memtracker(job: Any) -> int:
     masters = getattr(job.engine, "masters", [])
     tracker.track_external(job.engine.module, job.engine.optimizer, *masters)
 
+    plain = job.objective
+
     def objective(*args: Any) -> torch.Tensor:
         tracker.reset_mod_stats()
-        return next_token_loss(*args)
+        loss: torch.Tensor = plain(*args)
+        return loss
 
     job.objective = objective
     with tracker:
@@ -82,7 +88,7 @@ def _by_memtracker(job: Any) -> int:
     return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
 
 
-def _job(run: Run, world: dist.World, engine: Any) -> Any:
+def _job(run: Run, world: dist.World, engine: Any, objective: Objective) -> Any:
     """As much of a job as a step looks at; every token is trained, each row holds two samples."""
     assert run.data is not None
     rows, length = run.train.micro_batch, run.data.max_length
@@ -101,7 +107,7 @@ def _job(run: Run, world: dist.World, engine: Any) -> Any:
         run=run,
         world=world,
         engine=engine,
-        objective=next_token_loss,
+        objective=objective,
         where=SimpleNamespace(phase="", step=0),
         loader=SimpleNamespace(micro_batches=micro_batches),
         progress=SimpleNamespace(step=0),

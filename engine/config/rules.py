@@ -225,6 +225,16 @@ def best_is_kept(run: Run, ranks: int) -> Iterator[Finding]:
         )
 
 
+def nothing_saved_cannot_be_exported(run: Run, ranks: int) -> Iterator[Finding]:
+    """The result is a copy of a checkpoint."""
+    checkpoint = run.checkpoint
+    if run.data is not None and not (checkpoint.at_end or checkpoint.every) and checkpoint.export != "none":
+        yield Finding(
+            "checkpoint.at_end is false and checkpoint.every is 0, so there is nothing to export",
+            "set checkpoint.export to none, or save something",
+        )
+
+
 def rows_fit_the_model(run: Run, ranks: int) -> Iterator[Finding]:
     """Positions beyond the model's context were never trained."""
     known = shape(run.model.path)
@@ -274,6 +284,7 @@ OF_TRAINING: tuple[Rule, ...] = (
     evaluation_has_tasks,
     metric_is_measured,
     best_is_kept,
+    nothing_saved_cannot_be_exported,
     rows_fit_the_model,
     served.the_loop_asks_its_own_model,
 )

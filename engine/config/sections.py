@@ -56,6 +56,8 @@ class Model(Section):
     """Attention implementation, by its name in transformers; `auto` lets transformers choose."""
     activation_checkpointing: bool = False
     """Recompute activations in backward: about a third more compute for much less memory."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Probability for each of the model's own dropout layers; empty: those of its config.json."""
     trust_remote_code: bool = False
     """Run model code that ships with the weights. Off, since it is code by strangers."""
 
@@ -347,6 +349,8 @@ class Checkpoint(Section):
 
     every: NonNegative = 0
     """Steps between saves; 0: only at the end (and when asked to stop)."""
+    at_end: bool = True
+    """Save when the run ends, too. False: only every few steps and when asked to stop."""
     keep_last: Positive = 2
     """Newest checkpoints kept."""
     keep_best: NonNegative = 1

@@ -19,6 +19,8 @@ def adapt(model: PreTrainedModel, run: Run) -> Any:
     Raises:
         WishError: `target_modules` matches nothing.
     """
+    if run.model.dropout is not None:
+        set_dropout(model, run.model.dropout)
     if run.model.activation_checkpointing:
         # Non-reentrant checkpointing needs no gradient at the input, so it works over a frozen base as well.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -54,6 +56,16 @@ def adapt(model: PreTrainedModel, run: Run) -> Any:
         if parameter.requires_grad and parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)
     return adapted
+
+
+def set_dropout(model: torch.nn.Module, probability: float) -> None:
+    """Give each dropout of a model this probability: modules, and numbers that its layers hand to functions."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = probability
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+                setattr(module, name, probability)
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> Any:

@@ -67,7 +67,8 @@ def train(
             wanted = run.checkpoint.every and job.progress.step % run.checkpoint.every == 0
             # What is logged every few steps ranks the checkpoints; what was measured for its own sake makes one.
             best = improved and run.checkpoint.metric in measured and run.checkpoint.keep_best
-            if ending or wanted or best:
+            last = ending and (run.checkpoint.at_end or result.stop)
+            if last or wanted or best:
                 with job.meter.aside():
                     _save(job, logged | measured)
                 saved = job.progress.step

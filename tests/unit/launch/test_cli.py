@@ -36,6 +36,7 @@ def test_help_names_every_verb() -> None:
     for verb in (
         "train",
         "plan",
+        "verify",
         "evaluate",
         "score",
         "compare",

@@ -82,3 +82,10 @@ def test_a_checkpoint_is_as_large_as_planned(tmp_path: Path) -> None:
     weights = sum(tensor.nbytes for tensor in replica.weights(every_rank=True).values())
     written = (tmp_path / "rank-0.pt").stat().st_size + weights
     assert checkpoint_bytes(run, architecture(run)) == pytest.approx(written, rel=0.02)
+
+
+def test_chunks_of_logits_are_as_large_as_planned() -> None:
+    from engine.model.head import ELEMENTS
+    from launch.activations import CHUNK
+
+    assert CHUNK == ELEMENTS
