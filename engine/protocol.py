@@ -11,7 +11,9 @@ A run folder holds::
     checkpoints/step-NNNNNN/ with manifest.json written last
     model/ or adapter/       final weights, as `from_pretrained` takes them
     evaluations/NAME/        generations-rankN.jsonl, results.jsonl, summary.json
-    logs/                    one file a rank
+    attempts.jsonl           one line for each start: when, how far, where the time went, how it ended
+    heartbeats/HOST.json     what the ranks of a machine do now, while they run
+    logs/attempt-N/          one file a rank, its stacks if it hung, its crash file
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"
 IN_LOOP = "in-loop"
 LOGS = "logs"
+ATTEMPTS = "attempts.jsonl"
+HEARTBEATS = "heartbeats"
 MODEL = "model"
 ADAPTER = "adapter"
 
@@ -57,14 +61,6 @@ class Prediction:
     size: int
     phase: str
     terms: dict[str, int]
-
-
-@dataclass(slots=True)
-class Where:
-    """What a rank is doing right now, for the crash file: it is written to as the run goes on."""
-
-    phase: str = "start"
-    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from engine import errors, protocol
+from engine import errors, heartbeat, protocol
 from engine.errors import PreflightError, WishError
-from launch import processes
+from launch import attempts, processes
+from launch.account import Account
 from launch.command import GRACE_SECONDS, LaunchPlan
-from launch.console import Console, gather_rank_logs
+from launch.console import Console
+from launch.hang import Hang, told_apart
+from launch.patrol import Patrol
 from launch.verdict import Death, Evidence, Verdict, decide, last_step, reported_deaths, results_since
 from launch.watchdog import Watchdog
 
@@ -57,8 +60,17 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
                 f"another launcher is at work in {plan.folder}",
                 "wait for it, or give this run its own `output`",
             ) from None
-        _forget_last_attempt(plan)
-        return _Attempt(plan, after_exit_seconds).run()
+        restart = 0
+        while True:
+            _forget_last_attempt(plan)
+            attempt = _Attempt(plan, after_exit_seconds)
+            verdict = attempt.run()
+            if restart == plan.restarts or attempt.asked or not verdict.restartable:
+                return verdict
+            restart += 1
+            saved = attempts.saved_step(plan.folder)
+            origin = "the beginning" if saved is None else f"step {saved}"
+            _say(f"starting again from {origin} (restart {restart} of {plan.restarts})")
 
 
 class _Attempt:
@@ -72,15 +84,23 @@ class _Attempt:
         self.mark = f"{protocol.ATTEMPT_VARIABLE}={self.name}".encode()
         self.ranks: dict[int, int] = {}
         self.deaths: list[Death] = []
-        self.asked = False
+        self.asked: str | None = None
         self.killed: str | None = None
+        self.hang: Hang | None = None
         self.deadline: float | None = None
         self.selector = selectors.DefaultSelector()
 
     def run(self) -> Verdict:
         executable = _accelerate(self.plan.argv[0])
-        watchdog = Watchdog(self.mark)
-        self.console = Console(self.plan.logs / "rank-0.log", report_of=executable)
+        self.patrol = Patrol(
+            self.plan.folder,
+            self.plan.limits,
+            lockstep=self.plan.verb == "train",
+            expected=self.plan.processes,
+        )
+        self.account = Account(self.plan, self.patrol)
+        watchdog = Watchdog(self.mark, self.account.last_words)
+        self.console = Console(self.account.logs / "rank-0.log", report_of=executable)
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         before = {number: signal.signal(number, _leave_to_loop) for number in (*ASKING, signal.SIGWINCH)}
@@ -126,6 +146,7 @@ class _Attempt:
             "PATH": path,
             **dict(self.plan.environment),
             protocol.ATTEMPT_VARIABLE: self.name,
+            heartbeat.FOLDER_VARIABLE: str(self.patrol.local),
         }
 
     def _watch(self, signals: int) -> None:
@@ -141,6 +162,8 @@ class _Attempt:
                     if not key.data.open:
                         self.selector.unregister(key.fd)
             self._look()
+            if self.deadline is None and (hang := self.patrol.look(self.ranks, _say)) is not None:
+                self._end_hang(hang)
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.killed = "deadline"
 
@@ -158,6 +181,11 @@ class _Attempt:
             with suppress(ProcessLookupError):
                 self.selector.register(os.pidfd_open(pid), selectors.EVENT_READ, rank)
                 self.ranks[rank] = pid
+
+    def _end_hang(self, hang: Hang) -> None:
+        """Keep the stacks of all ranks, then end them."""
+        self.hang = told_apart(hang, self.patrol.sights(self.ranks), self.patrol.dump(self.ranks))
+        self.killed = "hang"
 
     def _bury(self, rank: int, descriptor: int) -> None:
         """A rank has ended: remember how, and how long the others may go on."""
@@ -188,7 +216,7 @@ class _Attempt:
 
     def _ask(self, received: signal.Signals) -> None:
         """Ask every rank to stop at its next step border and save."""
-        self.asked = True
+        self.asked = received.name
         again = "; Ctrl-C again kills at once" if received == signal.SIGINT else ""
         training = self.plan.verb == "train"
         what = "stop at the next step border and save" if training else "stop; answers drawn so far are kept"
@@ -218,20 +246,22 @@ class _Attempt:
                 processes=self.plan.processes,
                 outcome=protocol.read_outcome(folder) if self.plan.verb == "train" else None,
                 results=results_since(folder, self.started),
-                crashes=tuple(protocol.read_crashes(folder)),
+                crashes=tuple(protocol.read_crashes(folder) + protocol.read_crashes(self.patrol.local)),
                 deaths=tuple(deaths + unseen),
                 launcher_code=self.process.returncode,
                 last_step=last_step(folder / protocol.METRICS),
-                asked_to_stop=self.asked,
+                asked_to_stop=self.asked is not None,
                 killed=self.killed,
+                hang=self.hang,
+                places=self.patrol.places(range(self.plan.processes)),
             )
         )
-        gather_rank_logs(self.plan.logs)
+        verdict = self.account.close(verdict, self.asked)
         # Rank 0 has told of a good end by itself.
         if verdict.exit_code != errors.DONE and not self.console.shown(verdict.gist or verdict.sentence):
             _say(verdict.sentence)
-        if verdict.exit_code == errors.BUG:
-            _say(f"logs: {self.plan.logs}")
+        if verdict.exit_code in (errors.BUG, errors.DO_NOT_REQUEUE):
+            _say(f"logs: {self.account.logs}")
         return verdict
 
 

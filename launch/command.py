@@ -13,6 +13,7 @@ from pathlib import Path
 from engine import protocol
 from engine.config import STAGES, Run
 from engine.errors import PreflightError
+from launch.hang import Limits
 
 # torchrun would otherwise die of SIGUSR1 and orphan its ranks, and kill ranks 30 s after SIGTERM, mid-save.
 SIGNALS = "SIGTERM,SIGINT,SIGUSR1"
@@ -34,6 +35,8 @@ class LaunchPlan:
         flags: `accelerate launch` and its flags.
         target: what each rank runs, e.g. `-m engine train run.yaml`.
         folder: the run folder.
+        limits: how long silence of ranks is borne.
+        restarts: how many times a crashed training is started again.
     """
 
     verb: str
@@ -43,6 +46,8 @@ class LaunchPlan:
     flags: tuple[str, ...]
     target: tuple[str, ...]
     folder: Path
+    limits: Limits
+    restarts: int
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -99,6 +104,8 @@ def plan(
         flags=_flags(run, strategy, threads),
         target=tuple(target),
         folder=run.folder,
+        limits=Limits(run.parallel.hang_seconds, run.parallel.timeout_seconds),
+        restarts=run.parallel.restarts if verb == "train" else 0,
     )
 
 

@@ -61,11 +61,16 @@ class Stream:
             if not data:
                 self.open = False
                 return
-            self._log.write(data)
-            self._log.flush()
+            self._keep(data)
             self.tail = (self.tail + data)[-KEPT_BYTES:]
             if not self.muted:
                 self._show(data)
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            self._log.write(data)
+        except OSError:  # a full disk ends the log, not the run that is being looked after
+            return
 
     def _show(self, data: bytes) -> None:
         mark = self._end_mark.search(data)
@@ -100,7 +105,7 @@ class Console:
 
     def __init__(self, log: Path, report_of: str) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._log = log.open("wb")
+        self._log = log.open("wb", buffering=0)
         sys.stdout.flush()
         sys.stderr.flush()
         trace = rf'Traceback \(most recent call last\):\n  File "{re.escape(report_of)}"'
@@ -137,12 +142,12 @@ class Console:
         self._log.close()
 
 
-def gather_rank_logs(folder: Path) -> None:
-    """Turn torchrun's nested `ID/attempt_0/RANK/stdout.log` into `rank-RANK.log` and `rank-RANK.err.log`."""
+def gather_rank_logs(folder: Path, target: Path) -> None:
+    """Move torchrun's nested `ID/attempt_0/RANK/stdout.log` to `rank-RANK.log` and `rank-RANK.err.log` in `target`."""
     for nested in sorted(folder.glob("*/attempt_*/*/std*.log")):
         suffix = ".log" if nested.stem == "stdout" else ".err.log"
         if nested.stat().st_size:
-            nested.replace(folder / f"rank-{nested.parent.name}{suffix}")
+            nested.replace(target / f"rank-{nested.parent.name}{suffix}")
         else:
             nested.unlink()
     for depth in ("*/attempt_*/*/", "*/attempt_*/", "*/"):

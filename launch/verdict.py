@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import signal
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine import errors, protocol
 from engine.protocol import Crash, Outcome
+from launch.hang import Hang
 
 # What ranks say when a peer is gone: true, and never the cause.
 SECONDARY = re.compile(
@@ -49,6 +51,8 @@ class Evidence:
         last_step: last step in metrics.jsonl.
         asked_to_stop: whether a signal asked for a stop at the step border.
         killed: why the agent killed the tree, if it did so before the ranks ended by themselves.
+        hang: the ranks that kept the others waiting, if the tree was killed for that.
+        places: where each rank's last heartbeat was, as ` at step 7, forward`.
     """
 
     verb: str
@@ -61,6 +65,8 @@ class Evidence:
     last_step: int | None = None
     asked_to_stop: bool = False
     killed: str | None = None
+    hang: Hang | None = None
+    places: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,11 @@ class Verdict:
     rank: int | None = None
     gist: str = ""
 
+    @property
+    def restartable(self) -> bool:
+        """Whether starting again may end otherwise: nobody asked for this end, and no wish was wrong."""
+        return self.exit_code == errors.BUG and self.rank is not None
+
 
 def decide(evidence: Evidence) -> Verdict:
     """One verdict for all ranks."""
@@ -90,6 +101,8 @@ def decide(evidence: Evidence) -> Verdict:
         return Verdict(errors.DONE, _finished_sentence(evidence))
     if crash:
         return _crashed(evidence, crash)
+    if evidence.hang:
+        return Verdict(errors.BUG, f"{evidence.hang.sentence}.", evidence.hang.ranks[0])
     outcome = evidence.outcome
     if outcome and outcome.status == "preempted":
         where = f"saved at step {outcome.step}" + (f" in {outcome.checkpoint}" if outcome.checkpoint else "")
@@ -154,7 +167,8 @@ def _first_death(evidence: Evidence, before: float | None) -> Death | None:
         and (before is None or death.seconds < before)
         and not (evidence.asked_to_stop and death.code in (-signal.SIGTERM, -signal.SIGINT, errors.PREEMPTED))
     ]
-    return min(suspects, key=lambda death: death.seconds, default=None)
+    # Launchers end the ranks that are left with SIGTERM, so that is seldom how it began.
+    return min(suspects, key=lambda death: (death.code == -signal.SIGTERM, death.seconds), default=None)
 
 
 def _violent(death: Death, evidence: Evidence) -> bool:
@@ -185,9 +199,9 @@ def _crashed(evidence: Evidence, crash: Crash) -> Verdict:
 
 
 def _died(evidence: Evidence, death: Death) -> Verdict:
-    where = (
-        f" after step {evidence.last_step}" if evidence.last_step is not None else " before the first step"
-    )
+    step = evidence.last_step
+    logged = f" after step {step}" if step is not None else " before the first step"
+    where = evidence.places.get(death.rank, logged)
     followers = _followers(evidence, death.rank)
     if death.code in SAID_CODES:
         return Verdict(death.code, f"Rank {death.rank} refused to go on; it says why above.", death.rank)

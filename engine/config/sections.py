@@ -205,6 +205,12 @@ class Parallel(Section):
     """CPU threads a rank may use; 0: cores divided by ranks on CPU, torch's own default otherwise."""
     timeout_seconds: Positive = 1800
     """How long a collective may wait for a peer."""
+    hang_seconds: NonNegative = 300
+    """How long a rank may be silent inside a step while the others wait for it before the run is ended, at least; a
+    stopped process is not waited for. 0: it is named and never ended."""
+    restarts: NonNegative = 0
+    """How many times `temper train` starts again by itself, from the newest checkpoint, after a rank has crashed or
+    hung. Three attempts without a new checkpoint end it earlier."""
 
 
 class Server(Section):

@@ -112,9 +112,10 @@ def test_ranks_that_finish_end_with_zero(start: Callable[..., Launcher], count: 
     assert "step 5" in ended.output
     assert "temper:" not in ended.errors
     assert not launcher.relatives()
-    assert "step 5" in (launcher.folder / "logs" / "rank-0.log").read_text()
+    logs = launcher.folder / "logs" / "attempt-1"
+    assert "step 5" in (logs / "rank-0.log").read_text()
     if count == 2:
-        assert "error output of a rank" in (launcher.folder / "logs" / "rank-1.err.log").read_text()
+        assert "error output of a rank" in (logs / "rank-1.err.log").read_text()
 
 
 def test_the_rank_that_raised_is_named_not_the_ones_that_lost_it(start: Callable[..., Launcher]) -> None:

@@ -16,6 +16,7 @@ FLOORS = {
     "__init__": 0,
     "errors": 0,
     "protocol": 0,
+    "heartbeat": 0,
     "config": 0,
     "dist": 1,
     "track": 1,
@@ -33,7 +34,7 @@ FLOORS = {
 }
 # A room may hold part of another floor's plain values: these are data without behaviour or torch.
 FLOOR_ZERO = {room for room, floor in FLOORS.items() if floor == 0}
-LIGHT = ("errors", "protocol", "config", "sandbox")
+LIGHT = ("errors", "protocol", "heartbeat", "config", "sandbox")
 HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "peft", "bitsandbytes", "datasets", "numpy"}
 HOMES = {
     "deepspeed": {"checkpoint", "train", "config"},
