@@ -21,7 +21,7 @@ from launch import attempts, processes
 ROOT = Path(__file__).parent.parent.parent
 RANK = Path(__file__).with_name("rank.py")
 SURVIVAL_SECONDS = 10.0
-HANG_SECONDS = 2
+HANG_SECONDS, ELSEWHERE_SECONDS = 2, 15
 DISK_SIZE = "8m"
 CGROUPS = Path("/sys/fs/cgroup")
 # The pid is written down by the process itself, before it becomes the launcher.
@@ -31,12 +31,12 @@ import dataclasses, sys
 from engine.config import Run
 from launch.agent import supervise
 from launch.command import plan
-folder, size, hang, *target = sys.argv[1:]
+folder, size, hang, elsewhere, *target = sys.argv[1:]
 run = Run(output=folder, model={"path": "none"}, parallel={"processes": int(size), "strategy": "ddp",
-    "device": "cpu", "hang_seconds": int(hang), "timeout_seconds": int(hang)})
+    "device": "cpu", "hang_seconds": int(hang), "timeout_seconds": int(elsewhere)})
 sys.exit(supervise(dataclasses.replace(plan(run, "train", "run.yaml"), target=tuple(target))).exit_code)
 """
-ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):\n.*\n.*\n\s*rank\s*:\s*(\d+)")
+ROOT_CAUSE = re.compile(r"Root Cause \(first observed failure\):\n\[\d+\]:\n.*\n.*\n\s*rank\s*:\s*(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ class Trial:
 def under_temper(case: Case) -> Trial:
     """Run a case under Temper."""
     with _place(case) as place:
-        words = [sys.executable, "-c", SUPERVISE, str(place.folder), str(WORLD_SIZE), str(HANG_SECONDS)]
+        numbers = [str(number) for number in (WORLD_SIZE, HANG_SECONDS, ELSEWHERE_SECONDS)]
+        words = [sys.executable, "-c", SUPERVISE, str(place.folder), *numbers]
         code, seconds, _ = place.run([*words, *place.target(case)], limit=120.0)
         survivors = place.survivors()
         history = attempts.read(place.folder)
