@@ -23,7 +23,8 @@ from launch.command import GRACE_SECONDS, LaunchPlan
 from launch.console import Console
 from launch.hang import Hang, told_apart
 from launch.patrol import Patrol
-from launch.verdict import Death, Evidence, Verdict, decide, last_step, reported_deaths, results_since
+from launch.records import last_step
+from launch.verdict import Death, Evidence, Verdict, decide, reported_deaths, results_since
 from launch.watchdog import Watchdog
 
 LOOK_SECONDS = 0.05

@@ -31,6 +31,11 @@ VERBS = {
     "benchmark": ("List benchmarks, show and export their tasks.", ""),
     "sandbox": ("Run programs in the sandbox, or see what this machine grants and speaks.", ""),
     "data": ("Look at the rows, tokens and masks a run would train on.", ""),
+    "watch": ("Show a run while it goes on: loss, speed, and what each rank does.", "launch.watch:watch"),
+    "explain": (
+        "Tell what happened in a run, attempt by attempt, and where the time went.",
+        "launch.explain:explain",
+    ),
     "config": ("Show, check and document run files.", "launch.config:config"),
     "demo": (
         "The whole path on this machine's CPU: fine-tune the embedded model and prove the gain.",

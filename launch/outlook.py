@@ -81,6 +81,7 @@ class Outlook:
             *([f"{folder / protocol.PLAN}"] if run.parallel.device != "cpu" else []),
             f"{folder / protocol.FACTS}",
             f"{folder / protocol.OUTCOME}",
+            f"{folder / protocol.ATTEMPTS}",
             f"{folder / protocol.LOGS}/",
             f"{folder / protocol.CHECKPOINTS}/step-N/",
         ]

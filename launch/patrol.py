@@ -20,7 +20,7 @@ from launch import processes
 from launch.hang import Hang, Limits, Sight, judge, place
 
 LOOK_SECONDS = 0.25
-MIRROR_SECONDS = 2.0
+MIRROR_SECONDS = 1.0
 STACKS_SECONDS = 2.0
 MEMORY = Path("/dev/shm")
 _FRAME = re.compile(r'Current thread .*\n  File "([^"]+)", line (\d+) in (\S+)')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Mapping
@@ -141,7 +140,7 @@ def _finished_sentence(evidence: Evidence) -> str:
     how = (
         "Stopped early, as the metric stopped improving," if outcome.status == "early_stopped" else "Finished"
     )
-    return f"{how} after step {outcome.step} in {_duration(outcome.seconds)}."
+    return f"{how} after step {outcome.step} in {duration(outcome.seconds)}."
 
 
 def _first_crash(evidence: Evidence) -> Crash | None:
@@ -270,32 +269,14 @@ def reported_deaths(report: str, seconds: float) -> list[Death]:
     return deaths
 
 
-def last_step(metrics: Path) -> int | None:
-    """The last step logged, read from the end of the file."""
-    try:
-        with metrics.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 65536))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            step = json.loads(line).get("step")
-        except (ValueError, AttributeError):
-            continue
-        if isinstance(step, int):
-            return step
-    return None
-
-
 def results_since(folder: Path, seconds: float) -> bool:
     """Whether an evaluation's summary was written after `seconds`."""
     summaries = (folder / protocol.EVALUATIONS).glob("*/summary.json")
     return any(file.stat().st_mtime >= seconds for file in summaries)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in two units at most, as sentences need them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (

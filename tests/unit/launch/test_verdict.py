@@ -10,12 +10,12 @@ import pytest
 
 from engine.protocol import Crash, Outcome
 from launch.hang import Hang
+from launch.records import last_step
 from launch.verdict import (
     Death,
     Evidence,
     Verdict,
     decide,
-    last_step,
     reported_deaths,
     results_since,
     secondary,
