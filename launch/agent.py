@@ -21,6 +21,7 @@ from launch import attempts, processes
 from launch.account import Account
 from launch.command import GRACE_SECONDS, LaunchPlan
 from launch.console import Console
+from launch.echo import Echo
 from launch.hang import Hang, told_apart
 from launch.patrol import Patrol
 from launch.records import last_step
@@ -102,6 +103,7 @@ class _Attempt:
         self.account = Account(self.plan, self.patrol)
         watchdog = Watchdog(self.mark, self.account.last_words)
         self.console = Console(self.account.logs / "rank-0.log", report_of=executable)
+        self.echo = Echo(self.plan.logs, self.patrol.host, self.console.shown, self.console.note)
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         before = {number: signal.signal(number, _leave_to_loop) for number in (*ASKING, signal.SIGWINCH)}
@@ -163,6 +165,7 @@ class _Attempt:
                     if not key.data.open:
                         self.selector.unregister(key.fd)
             self._look()
+            self.echo.look()
             if self.deadline is None and (hang := self.patrol.look(self.ranks, _say)) is not None:
                 self._end_hang(hang)
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -201,6 +204,7 @@ class _Attempt:
         else:
             wait = AFTER_DEATH_SECONDS
             self.console.mute()
+            self.echo.muted = True
         deadline = time.monotonic() + wait
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
 

@@ -130,6 +130,13 @@ class Console:
         for stream in self.streams:
             stream.muted = True
 
+    def note(self, text: str) -> None:
+        """A line of our own between the ranks' output; it does not go to the log of the first rank."""
+        # A progress line may stand there, which rank 0 will draw again.
+        start = "\r\x1b[2K" if sys.stderr.isatty() else ""
+        with suppress(OSError):
+            print(f"{start}{text}", file=sys.stderr, flush=True)
+
     def shown(self, text: str) -> bool:
         """Whether a text was among the last things printed."""
         words = " ".join(text.split())

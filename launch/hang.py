@@ -27,13 +27,20 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One rank as seen from outside: its last heartbeat, how long that is ago, and its process's state letter."""
+    """One rank as seen from outside.
+
+    Attributes:
+        silent: seconds since its last heartbeat.
+        state: the kernel's letter for its process.
+        stopped: seconds it has been in state T without a break.
+    """
 
     rank: int
     host: str
     beat: Beat
     silent: float
     state: str
+    stopped: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ def judge(sights: Sequence[Sight], limits: Limits, *, lockstep: bool) -> Hang | 
     """
     steps = [seconds for sight in sights for seconds in sight.beat.durations]
     limit = FLOOR_SECONDS + USUAL_STEPS * (statistics.median(steps) if steps else 0.0)
-    stopped = [sight for sight in sights if sight.state == "T" and sight.silent > limit]
+    stopped = [sight for sight in sights if min(sight.stopped, sight.silent) > limit]
     if stopped and any(sight.state != "T" for sight in sights):
         # Nothing slow looks like this, so nothing is waited for. All stopped would be somebody's pause.
         return _blame(stopped, sights, over=limits.in_step > 0, patience=limit)

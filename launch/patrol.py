@@ -28,10 +28,11 @@ _FRAME = re.compile(r'Current thread .*\n  File "([^"]+)", line (\d+) in (\S+)')
 
 @dataclass(slots=True)
 class _Seen:
-    """The last sign of life of a rank, and when it was seen on the patrol's own clock."""
+    """The last sign of life of a rank, when it was seen on the patrol's own clock, and when it was last not stopped."""
 
     pulse: int
     at: float
+    free: float
 
 
 class Patrol:
@@ -95,8 +96,11 @@ class Patrol:
                 continue
             seen = self._seen.get(rank)
             if seen is None or seen.pulse != beat.pulse:
-                seen = self._seen[rank] = _Seen(beat.pulse, self._clock)
-            found.append(Sight(rank, self.host, beat, self._clock - seen.at, process.state))
+                seen = self._seen[rank] = _Seen(beat.pulse, self._clock, self._clock)
+            if process.state != "T":
+                seen.free = self._clock
+            silent, stopped = self._clock - seen.at, self._clock - seen.free
+            found.append(Sight(rank, self.host, beat, silent, process.state, stopped))
         return found
 
     def beat(self, rank: int) -> Beat | None:

@@ -18,7 +18,7 @@ def beat(count: int, phase: str = "backward", step: int | None = 7, seconds: flo
 
 
 def sight(rank: int, count: int, silent: float, state: str = "S", phase: str = "backward") -> Sight:
-    return Sight(rank, "node-b", beat(count, phase), silent, state)
+    return Sight(rank, "node-b", beat(count, phase), silent, state, silent if state == "T" else 0.0)
 
 
 def test_a_stopped_rank_is_named_within_three_steps_and_five_seconds() -> None:
@@ -29,6 +29,9 @@ def test_a_stopped_rank_is_named_within_three_steps_and_five_seconds() -> None:
         "Rank 1 on node-b has been silent for 10 s at step 7, forward, while 2 others wait for it: stopped (state T)"
     )
     assert judge([*sights[:1], replace(sights[1], silent=7.9)], LIMITS, lockstep=True) is None
+    assert judge([replace(sights[0], state="T", stopped=1.0), *sights[1:]], LIMITS, lockstep=True) == hang, (
+        "who was stopped while it waited keeps nobody waiting yet"
+    )
     assert judge(sights, replace(LIMITS, in_step=0), lockstep=True) == replace(hang, over=False)
 
 
@@ -63,7 +66,7 @@ def test_nobody_is_named_while_somebody_moves() -> None:
 def test_ranks_that_do_not_wait_for_each_other_are_not_compared() -> None:
     sights = [sight(0, 40, 400.0, phase="evaluate"), sight(1, 3, 4000.0, phase="evaluate")]
     assert judge(sights, LIMITS, lockstep=False) is None
-    hang = judge([sights[0], replace(sights[1], state="T")], LIMITS, lockstep=False)
+    hang = judge([sights[0], replace(sights[1], state="T", stopped=9.0)], LIMITS, lockstep=False)
     assert hang is not None and hang.ranks == (1,)
 
 
