@@ -50,10 +50,7 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
         plan.logs.mkdir(parents=True, exist_ok=True)
         lock_file = (plan.logs / ".lock").open("a")
     except OSError as error:
-        raise WishError(
-            f"the run folder {plan.folder} cannot be written: {error.strerror}",
-            "set `output` to a folder you may write to",
-        ) from None
+        raise _unwritable(plan, error) from None
     with lock_file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +97,11 @@ class _Attempt:
             lockstep=self.plan.verb == "train",
             expected=self.plan.processes,
         )
-        self.account = Account(self.plan, self.patrol)
+        try:
+            self.account = Account(self.plan, self.patrol)
+        except OSError as error:
+            self.patrol.close()
+            raise _unwritable(self.plan, error) from None
         watchdog = Watchdog(self.mark, self.account.last_words)
         self.console = Console(self.account.logs / "rank-0.log", report_of=executable)
         self.echo = Echo(self.plan.logs, self.patrol.host, self.console.shown, self.console.note)
@@ -268,6 +269,13 @@ class _Attempt:
         if verdict.exit_code in (errors.BUG, errors.DO_NOT_REQUEUE):
             _say(f"logs: {self.account.logs}")
         return verdict
+
+
+def _unwritable(plan: LaunchPlan, error: OSError) -> WishError:
+    return WishError(
+        f"the run folder {plan.folder} cannot be written: {error.strerror}",
+        "set `output` to a folder you may write to, with room",
+    )
 
 
 def _forget_last_attempt(plan: LaunchPlan) -> None:

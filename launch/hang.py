@@ -15,6 +15,8 @@ USUAL_STEPS = 2
 FLOOR_SECONDS = 4.0
 # A phase may take this many times the longest it has taken in this attempt.
 LONGEST_TIMES = 10.0
+# Tokenising a corpus, fetching weights or sampling a benchmark may take hours, in which a rank has nothing to say.
+LONG_PHASES = ("start", "prepare", "model", "resume", "evaluate")
 COLLECTIVE = "torch/distributed/"
 STATES = {
     "T": "stopped (state T)",
@@ -49,7 +51,7 @@ class Limits:
 
     Attributes:
         in_step: seconds in a phase of the step before the run is ended; 0: it never is.
-        elsewhere: the same for starting, saving and validating.
+        elsewhere: the same for saving, validating and finishing; what comes before the first step has no limit.
     """
 
     in_step: float
@@ -57,8 +59,7 @@ class Limits:
 
     def patience(self, beat: Beat) -> float:
         """Seconds of silence after which a rank in this phase will not come back."""
-        if not self.in_step or beat.phase == "evaluate":
-            # Sampling a whole benchmark may take hours, in which a rank has nothing to say.
+        if not self.in_step or beat.phase in LONG_PHASES:
             return math.inf
         floor = self.in_step if beat.phase in STEP_PHASES else self.elsewhere
         return max(floor, LONGEST_TIMES * beat.longest[beat.phase])
@@ -102,7 +103,8 @@ def judge(sights: Sequence[Sight], limits: Limits, *, lockstep: bool) -> Hang | 
     patience = max(limit, *(limits.patience(sight.beat) for sight in behind))
     over = all(sight.silent > patience for sight in behind)
     if len(behind) < len(sights):
-        named = behind[0].beat.phase in STEP_PHASES or over
+        # A first step may take any rank longer than another: what is usual is not known yet.
+        named = over or (bool(steps) and behind[0].beat.phase in STEP_PHASES)
         return _blame(behind, sights, over=over, patience=patience) if named else None
     stuck = [sight for sight in behind if sight.state == "D"]
     if stuck and len(stuck) < len(behind):

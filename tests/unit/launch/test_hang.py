@@ -51,6 +51,22 @@ def test_a_silent_rank_behind_the_others_is_named_soon_and_ended_late() -> None:
     )
 
 
+@pytest.mark.parametrize("phase", ["prepare", "model", "evaluate"])
+def test_what_may_take_hours_is_never_ended(phase: str) -> None:
+    assert judge([sight(rank, 40, 1e5, phase=phase) for rank in (0, 1)], LIMITS, lockstep=True) is None
+
+
+def test_in_a_first_step_nobody_is_named_for_being_slow() -> None:
+    sights = [Sight(rank, "a", beat(40 - rank, step=1, seconds=0), 9.0, "S") for rank in (0, 1)]
+    assert (
+        judge(
+            [replace(each, beat=replace(each.beat, durations=())) for each in sights], LIMITS, lockstep=True
+        )
+        is None
+    )
+    assert judge(sights, LIMITS, lockstep=True) is not None
+
+
 def test_a_phase_may_take_ten_times_its_longest() -> None:
     longest = {**dict.fromkeys(PHASES, 0.0), "data": 60.0}
     behind = sight(1, 38, 500.0, "S", "data")
@@ -78,11 +94,6 @@ def test_saving_has_a_longer_patience(phase: str, silent: float, over: bool) -> 
         assert (
             "All 2 ranks have been silent for 1801 s" in hang.sentence and "none is behind" in hang.sentence
         )
-
-
-def test_sampling_a_benchmark_in_the_loop_is_never_ended() -> None:
-    sights = [sight(rank, 40, 1e5, phase="evaluate") for rank in (0, 1)]
-    assert judge(sights, LIMITS, lockstep=True) is None
 
 
 def test_the_one_that_waits_for_a_disk_is_told_from_those_that_wait_for_it() -> None:
