@@ -132,13 +132,16 @@ def read(folder: Path) -> list[Attempt]:
 
 def told(folder: Path, history: Sequence[Attempt], training: Sequence[Attempt]) -> Iterator[str]:
     """The account as a person reads it."""
-    known = {attempt.number for attempt in history}
-    yield f"{folder}: {len(history)} attempt{'s' if len(history) > 1 else ''}"
-    for attempt in history:
-        if attempt.number - 1 not in known and attempt.number > 1:
-            yield f"\nattempt {attempt.number - 1}: left no word, as when its machine goes down"
+    known = {attempt.number: attempt for attempt in history}
+    count = attempts.next_number(folder) - 1
+    yield f"{folder}: {count} attempt{'s' if count > 1 else ''}"
+    for number in range(1, count + 1):
         yield ""
-        yield from _attempt(folder, attempt)
+        if number in known:
+            yield from _attempt(folder, known[number])
+        else:
+            open_end = "is under way, or " if number == count else ""
+            yield f"attempt {number}: {open_end}left no word, as when its machine goes down"
     if training:
         yield ""
         yield from _times(account(training))

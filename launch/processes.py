@@ -93,7 +93,8 @@ def belonging(mark: bytes, *, spare: frozenset[int] = frozenset()) -> set[int]:
     members = set()
     for row in rows:
         with suppress(OSError):
-            if row.state != "Z" and mark in (PROC / str(row.pid) / "environ").read_bytes():
+            # Ended by a zero, as the kernel has it: one attempt's name may begin with another's.
+            if row.state != "Z" and mark + b"\0" in (PROC / str(row.pid) / "environ").read_bytes():
                 members.add(row.pid)
     # Programs that wiped their environment are found through their parents.
     grown = True
