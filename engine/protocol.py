@@ -4,6 +4,8 @@ A run folder holds::
 
     run.yaml                 the effective Run
     metrics.jsonl            one JSON object a logged step (`step`, `loss`, `trained_tokens`, ...) or event
+    attempts.jsonl           one line for each start: when, how far, where the time went, how it ended
+    heartbeats/HOST.json     what the ranks of a machine do now, while they run
     outcome.json             how the last attempt ended (`Outcome`)
     crash/rank-N.json        first error of a rank (`Crash`)
     plan.json                bytes of tensors a rank was planned to need (`Prediction`)
@@ -11,9 +13,7 @@ A run folder holds::
     checkpoints/step-NNNNNN/ with manifest.json written last
     model/ or adapter/       final weights, as `from_pretrained` takes them
     evaluations/NAME/        generations-rankN.jsonl, results.jsonl, summary.json
-    attempts.jsonl           one line for each start: when, how far, where the time went, how it ended
-    heartbeats/HOST.json     what the ranks of a machine do now, while they run
-    logs/attempt-N/          one file a rank, its stacks if it hung, its crash file
+    logs/                    one file a rank
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
             ) from None
         restart = 0
         while True:
-            _forget_last_attempt(plan)
+            forget_last_attempt(plan)
             attempt = _Attempt(plan, after_exit_seconds)
             verdict = attempt.run()
             if restart == plan.restarts or attempt.asked or not verdict.restartable:
@@ -278,7 +278,8 @@ def _unwritable(plan: LaunchPlan, error: OSError) -> WishError:
     )
 
 
-def _forget_last_attempt(plan: LaunchPlan) -> None:
+def forget_last_attempt(plan: LaunchPlan) -> None:
+    """Remove what an earlier attempt left to be judged by."""
     if plan.verb == "train":
         protocol.clear_attempt(plan.folder)
         return

@@ -29,25 +29,25 @@ class LaunchPlan:
 
     Attributes:
         verb: what each rank does: `train` or `evaluate`.
+        limits: how long silence of ranks is borne.
+        restarts: how many times a crashed training is started again.
         strategy: how the ranks share the work, as asserted again by the ranks.
         processes: ranks on this machine.
         environment: variables added to the caller's, in the order they are printed.
         flags: `accelerate launch` and its flags.
         target: what each rank runs, e.g. `-m engine train run.yaml`.
         folder: the run folder.
-        limits: how long silence of ranks is borne.
-        restarts: how many times a crashed training is started again.
     """
 
     verb: str
+    limits: Limits
+    restarts: int
     strategy: str
     processes: int
     environment: tuple[tuple[str, str], ...]
     flags: tuple[str, ...]
     target: tuple[str, ...]
     folder: Path
-    limits: Limits
-    restarts: int
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -98,14 +98,14 @@ def plan(
     target += words
     return LaunchPlan(
         verb=verb,
+        limits=Limits(run.parallel.hang_seconds, run.parallel.timeout_seconds),
+        restarts=run.parallel.restarts if verb == "train" else 0,
         strategy=strategy,
         processes=processes,
         environment=_environment(run, strategy, threads),
         flags=_flags(run, strategy, threads),
         target=tuple(target),
         folder=run.folder,
-        limits=Limits(run.parallel.hang_seconds, run.parallel.timeout_seconds),
-        restarts=run.parallel.restarts if verb == "train" else 0,
     )
 
 
