@@ -20,6 +20,7 @@ from engine.errors import PreflightError, WishError
 from launch import processes
 from launch.command import GRACE_SECONDS, LaunchPlan
 from launch.console import Console, gather_rank_logs
+from launch.reports import Peers
 from launch.verdict import Death, Evidence, Verdict, decide, last_step, reported_deaths, results_since
 from launch.watchdog import Watchdog
 
@@ -30,12 +31,15 @@ AFTER_EXIT_SECONDS = 1800.0
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
-def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECONDS) -> Verdict:
+def supervise(
+    plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECONDS, peers: Peers | None = None
+) -> Verdict:
     """Run a plan to its end and say how it ended. No process of it is alive when this returns.
 
     Args:
         plan: what to start.
         after_exit_seconds: how long the other ranks may go on after one has ended with exit code 0.
+        peers: the other nodes of the attempt; the verdict is then this node's part, and told by who hears all.
 
     Raises:
         WishError: another launcher is at work in the same run folder, or it cannot be written.
@@ -43,7 +47,7 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
     """
     try:
         plan.logs.mkdir(parents=True, exist_ok=True)
-        lock_file = (plan.logs / ".lock").open("a")
+        lock_file = (plan.logs / (f".lock-{plan.node}" if plan.node else ".lock")).open("a")
     except OSError as error:
         raise WishError(
             f"the run folder {plan.folder} cannot be written: {error.strerror}",
@@ -57,15 +61,17 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
                 f"another launcher is at work in {plan.folder}",
                 "wait for it, or give this run its own `output`",
             ) from None
-        _forget_last_attempt(plan)
-        return _Attempt(plan, after_exit_seconds).run()
+        if peers is None:
+            forget_last_attempt(plan)
+        return _Attempt(plan, after_exit_seconds, peers).run()
 
 
 class _Attempt:
     """One start of one plan, from its first process to its last."""
 
-    def __init__(self, plan: LaunchPlan, after_exit_seconds: float) -> None:
+    def __init__(self, plan: LaunchPlan, after_exit_seconds: float, peers: Peers | None = None) -> None:
         self.plan = plan
+        self.peers = peers
         self.after_exit_seconds = after_exit_seconds
         self.started = protocol.now()
         self.name = f"{int(self.started)}-{os.getpid()}"
@@ -80,7 +86,7 @@ class _Attempt:
     def run(self) -> Verdict:
         executable = _accelerate(self.plan.argv[0])
         watchdog = Watchdog(self.mark)
-        self.console = Console(self.plan.logs / "rank-0.log", report_of=executable)
+        self.console = Console(self.plan.logs / f"rank-{self.plan.first_rank}.log", report_of=executable)
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         before = {number: signal.signal(number, _leave_to_loop) for number in (*ASKING, signal.SIGWINCH)}
@@ -141,6 +147,8 @@ class _Attempt:
                     if not key.data.open:
                         self.selector.unregister(key.fd)
             self._look()
+            if self.deadline is None and self.peers is not None and self.peers.failed():
+                self._give(AFTER_DEATH_SECONDS)
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.killed = "deadline"
 
@@ -172,7 +180,11 @@ class _Attempt:
         else:
             wait = AFTER_DEATH_SECONDS
             self.console.mute()
-        deadline = time.monotonic() + wait
+        self._give(wait)
+
+    def _give(self, seconds: float) -> None:
+        """Let what still runs go on for so long and no longer."""
+        deadline = time.monotonic() + seconds
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
 
     def _hear(self, numbers: bytes) -> None:
@@ -212,21 +224,22 @@ class _Attempt:
             Death(death.rank, known.get(death.rank) if death.code is None else death.code, death.seconds)
             for death in self.deaths
         ]
-        verdict = decide(
-            Evidence(
-                verb=self.plan.verb,
-                processes=self.plan.processes,
-                outcome=protocol.read_outcome(folder) if self.plan.verb == "train" else None,
-                results=results_since(folder, self.started),
-                crashes=tuple(protocol.read_crashes(folder)),
-                deaths=tuple(deaths + unseen),
-                launcher_code=self.process.returncode,
-                last_step=last_step(folder / protocol.METRICS),
-                asked_to_stop=self.asked,
-                killed=self.killed,
-            )
+        evidence = Evidence(
+            verb=self.plan.verb,
+            processes=self.plan.processes,
+            outcome=protocol.read_outcome(folder) if self.plan.verb == "train" else None,
+            results=results_since(folder, self.started),
+            crashes=tuple(protocol.read_crashes(folder)),
+            deaths=tuple(deaths + unseen),
+            launcher_code=self.process.returncode,
+            last_step=last_step(folder / protocol.METRICS),
+            asked_to_stop=self.asked,
+            killed=self.killed,
         )
-        gather_rank_logs(self.plan.logs)
+        verdict = decide(evidence)
+        gather_rank_logs(self.plan.rank_logs, self.plan.logs, self.plan.first_rank)
+        if self.peers is not None:
+            return self.peers.tell(evidence, verdict)
         # Rank 0 has told of a good end by itself.
         if verdict.exit_code != errors.DONE and not self.console.shown(verdict.gist or verdict.sentence):
             _say(verdict.sentence)
@@ -235,7 +248,8 @@ class _Attempt:
         return verdict
 
 
-def _forget_last_attempt(plan: LaunchPlan) -> None:
+def forget_last_attempt(plan: LaunchPlan) -> None:
+    """Remove what an earlier attempt left to be judged by."""
     if plan.verb == "train":
         protocol.clear_attempt(plan.folder)
         return

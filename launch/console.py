@@ -137,15 +137,21 @@ class Console:
         self._log.close()
 
 
-def gather_rank_logs(folder: Path) -> None:
-    """Turn torchrun's nested `ID/attempt_0/RANK/stdout.log` into `rank-RANK.log` and `rank-RANK.err.log`."""
-    for nested in sorted(folder.glob("*/attempt_*/*/std*.log")):
+def gather_rank_logs(nested_in: Path, folder: Path, first_rank: int = 0) -> None:
+    """Turn torchrun's nested `ID/attempt_0/N/stdout.log` into `rank-RANK.log` and `rank-RANK.err.log` in `folder`.
+
+    torchrun's N counts the ranks of its own machine, whose first is `first_rank`.
+    """
+    for nested in sorted(nested_in.glob("*/attempt_*/*/std*.log")):
         suffix = ".log" if nested.stem == "stdout" else ".err.log"
         if nested.stat().st_size:
-            nested.replace(folder / f"rank-{nested.parent.name}{suffix}")
+            nested.replace(folder / f"rank-{first_rank + int(nested.parent.name)}{suffix}")
         else:
             nested.unlink()
     for depth in ("*/attempt_*/*/", "*/attempt_*/", "*/"):
-        for emptied in folder.glob(depth):
+        for emptied in nested_in.glob(depth):
             with suppress(OSError):
                 emptied.rmdir()
+    if nested_in != folder:
+        with suppress(OSError):
+            nested_in.rmdir()
