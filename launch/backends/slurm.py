@@ -39,7 +39,7 @@ def render(submission: Submission) -> tuple[File, ...]:
         "export": PLAIN,
         "signal": f"B:USR1@{place.grace_seconds}",
     }
-    lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
+    lines = [f"#SBATCH --{name}={shlex.quote(value)}" for name, value in options.items() if value is not None]
     lines += ["#SBATCH --requeue" if place.requeue else "#SBATCH --no-requeue"]
     lines += [] if place.cpus_per_node else ["#SBATCH --exclusive"]
     lines += place.lines

@@ -14,9 +14,9 @@ import yaml
 
 from engine.config import Run, check, load
 from launch.architecture import architecture
+from launch.cluster import place as place_of
 from launch.command import plan as launch_plan
 from launch.fit import fits, search
-from launch.cluster import place as place_of
 from launch.memory import GIB, estimate
 from launch.states import job
 
