@@ -136,7 +136,7 @@ def _slurm_conf(folder: Path, run: Path, hosts: list[str]) -> str:
         "ClusterName=temper",
         f"SlurmctldHost={name}({controller})",
         "SlurmUser=root", "SlurmdUser=root",
-        "AuthType=auth/munge", f"AuthInfo=socket={run}/munge.socket", "CredType=cred/munge",
+        "AuthType=auth/munge", f"AuthInfo=socket={run}/munge.socket,cred_expire=10", "CredType=cred/munge",
         "SlurmctldPort=16817", f"StateSaveLocation={folder}/state", f"SlurmdSpoolDir={folder}/spool-%n",
         f"SlurmctldPidFile={run}/slurmctld.pid", f"SlurmdPidFile={run}/slurmd-%n.pid",
         f"SlurmctldLogFile={folder}/slurmctld.log", f"SlurmdLogFile={folder}/slurmd-%n.log",
