@@ -17,10 +17,12 @@ from pathlib import Path
 import click
 
 from engine import errors, protocol
+from engine.config import load
 from engine.errors import PreflightError, TemperError, WishError
 from launch import reports, submission
 from launch.agent import forget_last_attempt, supervise
 from launch.command import is_free
+from launch.outlook import everywhere, leave_prediction
 from launch.reports import Attempt, Peers, Report
 from launch.submission import Submission
 
@@ -93,6 +95,8 @@ def _run(job: Submission, node: int, head: str, peers: Peers) -> int:
         # gloo would ask for the address of this machine's own name, which is often a loopback one.
         if interface := _interface_to(address):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
+    if node == 0 and job.launch.verb == "train":
+        leave_prediction(everywhere(load(job.there / protocol.RUN).run, job.launch.nodes))
     launch = job.launch.at(node, address)
     print(launch.line, flush=True)
     return supervise(launch, peers=peers).exit_code

@@ -13,13 +13,12 @@ from typing import Any
 import click
 
 from engine import errors
-from engine.config import Run
 from launch.architecture import architecture
 from launch.cluster import place as place_of
 from launch.command import plan as launch_plan
 from launch.fit import METHODS, Change, nearest
 from launch.memory import GIB, MARGIN, Memory
-from launch.outlook import Outlook, outlook
+from launch.outlook import Outlook, everywhere, outlook
 from launch.states import counts
 from launch.verbs import read
 
@@ -69,7 +68,7 @@ def plan(
         from launch.submit import composed
 
         launch = composed(run, str(place), "train").launch
-        run = _everywhere(run, where.size)
+        run = everywhere(run, where.size)
     found = outlook(
         run, launch, architecture(run, model_config), where.hardware(str(place)) if where else None, past
     )
@@ -84,12 +83,6 @@ def plan(
         print("\n".join(told(found)))
     if found.fits is False:
         sys.exit(errors.PREFLIGHT_FAILED)
-
-
-def _everywhere(run: Run, nodes: int) -> Run:
-    """The Run with the ranks of all nodes as `parallel.processes`, which in a file counts those of one."""
-    parallel = run.parallel.model_copy(update={"processes": nodes * run.parallel.processes})
-    return run.model_copy(update={"parallel": parallel})
 
 
 def told(found: Outlook) -> Iterator[str]:

@@ -61,6 +61,9 @@ class Attempt:
         return self.folder / FOLDER / self.name
 
 
+REPORT = TypeAdapter(Report)
+
+
 class Peers:
     """The other nodes of an attempt, as one of them sees them: through the files they leave on the shared disk."""
 
@@ -111,15 +114,13 @@ def _node_code(evidence: Evidence, verdict: Verdict) -> int:
 
 def write(attempt: Attempt, report: Report) -> None:
     """Leave a node's report."""
-    protocol.write_json(
-        attempt.reports / f"node-{report.node}.json", TypeAdapter(Report).dump_python(report, mode="json")
-    )
+    protocol.write_json(attempt.reports / f"node-{report.node}.json", REPORT.dump_python(report, mode="json"))
 
 
 def read(attempt: Attempt) -> list[Report]:
     """The reports there are."""
     files = sorted(attempt.reports.glob("node-*.json"))
-    return [TypeAdapter(Report).validate_json(file.read_bytes()) for file in files]
+    return [REPORT.validate_json(file.read_bytes()) for file in files]
 
 
 def merged(

@@ -134,9 +134,10 @@ def _shown(made: Submission) -> Iterator[str]:
 
 def attached(run: Run, where: str, verb: str, words: tuple[str, ...]) -> int:
     """Run on this machine or on hosts and wait for the end; returns the exit code."""
+    kind = place(where).kind
+    if kind not in ("local", "hosts"):
+        raise WishError(f"{where} is of kind {kind}, which takes runs and lets go", "use `temper submit`")
     made = composed(run, where, verb, words)
-    if made.place.kind not in ("local", "hosts"):
-        raise WishError(f"{where} is a queue (kind: {made.place.kind})", "use `temper submit`")
     written(made)
     return _led(made, f"{int(protocol.now())}-{os.getpid()}")
 

@@ -16,6 +16,7 @@ from launch import processes
 from tests.cluster.conftest import ROOT, TEMPER, Wish, until
 
 pytestmark = pytest.mark.cluster
+TOKEN = "token-0123456789"
 
 
 def temper(*words: str, seconds: float = 500) -> subprocess.CompletedProcess[str]:
@@ -57,10 +58,12 @@ def test_two_hosts_learn_what_one_learns_and_are_judged(wish: Wish) -> None:
 
 
 def started(wish: Wish, name: str) -> tuple[subprocess.Popen[str], Path]:
-    words = ["train", str(wish.run(name, strategy="ddp")), "--on", str(wish.cluster("hosts"))]
+    place = wish.cluster("hosts", environment=["SOME_TOKEN"])
+    words = ["train", str(wish.run(name, strategy="ddp")), "--on", str(place)]
     lead = subprocess.Popen(
-        [*TEMPER, *words, "--set", "train.steps=100000"], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+        [*TEMPER, *words, "--set", "train.steps=100000"], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "SOME_TOKEN": TOKEN},
+    )  # fmt: skip
     metrics = wish.folder / name / "metrics.jsonl"
     until(lambda: metrics.exists() and metrics.read_text().count("\n") > 3, "steps", None, 500)
     return lead, wish.folder / name
@@ -78,10 +81,40 @@ def rank_process(folder: Path, rank: int) -> int:
 
 def test_a_killed_rank_is_named_with_its_host(wish: Wish) -> None:
     lead, folder = started(wish, "killed")
-    os.kill(rank_process(folder, 1), signal.SIGKILL)
+    doomed = rank_process(folder, 1)
+    assert processes.environment(doomed)["SOME_TOKEN"] == TOKEN
+    assert not [row for row in processes.table() if TOKEN in " ".join(processes.words(row.pid))]
+    os.kill(doomed, signal.SIGKILL)
     _, said = lead.communicate(timeout=120)
     assert lead.returncode == 1
     assert f"Rank 1 on {wish.hosts[1]} died first after step" in said and "killed by SIGKILL" in said, said
+    assert alive(folder) == []
+    kept = [file.name for file in folder.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
+    assert kept == ["environment.json"] and TOKEN not in said
+
+
+def test_an_interrupted_run_is_saved_on_all_hosts(wish: Wish) -> None:
+    lead, folder = started(wish, "interrupted")
+    lead.send_signal(signal.SIGINT)
+    _, said = lead.communicate(timeout=120)
+    assert lead.returncode == 75, said
+    assert "Stopped as asked, saved at step" in said and alive(folder) == []
+
+
+def test_a_submitted_run_goes_on_in_the_background_until_cancelled(wish: Wish) -> None:
+    folder, place = wish.folder / "behind", wish.cluster("hosts")
+    run = str(wish.run("behind", strategy="ddp"))
+    taken = temper("submit", run, "--on", str(place), "--set", "train.steps=100000", seconds=30)
+    assert taken.returncode == 0, taken.stderr
+    metrics = folder / "metrics.jsonl"
+    until(lambda: metrics.exists() and metrics.read_text().count("\n") > 3, "steps", None, 500)
+    assert temper("status", str(folder)).stdout.startswith("running: process")
+    # While it runs torchrun has other ranks' output in folders of its own.
+    assert "strategy in force" in temper("logs", str(folder)).stdout
+    assert temper("logs", str(folder), "--rank", "1").returncode == 0
+    assert temper("cancel", str(folder)).stdout == "it stops at the next step border and saves\n"
+    until(lambda: temper("status", str(folder)).stdout.startswith("ended"), "the end", None, 120)
+    assert "Stopped as asked, saved at step" in temper("status", str(folder)).stdout
     assert alive(folder) == []
 
 
