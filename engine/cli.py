@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import socket
 import sys
 import time
 import traceback
@@ -148,7 +147,7 @@ class _Attempt:
         wanted = isinstance(error, TemperError)
         crash = protocol.Crash(
             rank=_rank(),
-            host=socket.gethostname(),
+            host=protocol.host(),
             pid=os.getpid(),
             phase=self.where.phase,
             step=self.where.step,

@@ -14,12 +14,16 @@ A run folder holds::
     model/ or adapter/       final weights, as `from_pretrained` takes them
     evaluations/NAME/        generations-rankN.jsonl, results.jsonl, summary.json
     logs/                    one file a rank
+    nodes/ATTEMPT/           node-N.json: how each node's part of an attempt on several ended
+    submissions/N/           what was handed to a cluster: job, effective run, code
+    submission.json          the newest of them
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +46,8 @@ ADAPTER = "adapter"
 
 # PET_ERROR_FILE style names would collide between nodes of a shared file system; the rank does not.
 ATTEMPT_VARIABLE = "TEMPER_ATTEMPT"
+# What the place calls a machine; two nodes may well have the same name of their own.
+HOST_VARIABLE = "TEMPER_HOST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,11 @@ def clear_attempt(folder: Path) -> None:
     (folder / OUTCOME).unlink(missing_ok=True)
     for file in (folder / CRASH).glob("rank-*.json"):
         file.unlink()
+
+
+def host() -> str:
+    """This machine's name, for people: the place's for it, else its own."""
+    return os.environ.get(HOST_VARIABLE) or socket.gethostname()
 
 
 def now() -> float:

@@ -27,15 +27,17 @@ class Account:
     Args:
         plan: what is started.
         patrol: whose heartbeats say how far it came and where the time went.
+        alone: whether this machine's launcher writes the attempt down; of several, the lead does so for all.
     """
 
-    def __init__(self, plan: LaunchPlan, patrol: Patrol) -> None:
+    def __init__(self, plan: LaunchPlan, patrol: Patrol, *, alone: bool = True) -> None:
         self.plan = plan
         self.patrol = patrol
-        self.number = attempts.next_number(plan.folder)
-        self.logs = attempts.log_folder(plan.folder, self.number)
+        self.alone = alone
+        self.number = attempts.next_number(plan.folder) if alone else 0
+        self.logs = attempts.log_folder(plan.folder, self.number) if alone else plan.logs
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._reserve = self.logs / ".reserve"
+        self._reserve = self.logs / f".reserve-{plan.node}"
         self._reserve.write_bytes(bytes(RESERVED))
         self.started = protocol.now()
         self.saved_before = attempts.saved_step(plan.folder)
@@ -47,28 +49,30 @@ class Account:
             verdict: how this attempt ended.
             asked: the signal that asked it to stop, if one did.
         """
-        attempt = self._attempt(verdict.sentence, verdict.exit_code, verdict.rank, asked)
+        attempt = self.attempt(verdict, asked)
         why = attempts.hopeless([*attempts.read(self.plan.folder), attempt])
         if why is not None:
             verdict = replace(verdict, exit_code=errors.DO_NOT_REQUEUE, sentence=f"{verdict.sentence} {why}")
             attempt = replace(attempt, exit_code=verdict.exit_code, sentence=verdict.sentence)
-        self._write(attempt)
+        self.keep(attempt)
         return verdict
 
     def last_words(self) -> None:
         """Write the attempt down in place of a launcher that was killed, once its ranks are gone."""
-        beat = self.patrol.beat(0)
+        beat = self.patrol.beat(self.plan.first_rank)
         where = place(beat) if beat is not None else " before the ranks had begun"
         sentence = f"The launcher was killed{where}; what it had started was killed after it."
-        self._write(self._attempt(sentence, None, None, None))
+        attempt = replace(self.attempt(Verdict(errors.BUG, sentence), None), exit_code=None)
+        self.keep(attempt if self.alone else None)
 
-    def _attempt(self, sentence: str, code: int | None, rank: int | None, asked: str | None) -> Attempt:
-        beat = self.patrol.beat(0)
+    def attempt(self, verdict: Verdict, asked: str | None) -> Attempt:
+        """This attempt as it will be written down."""
+        beat = self.patrol.beat(self.plan.first_rank)
         return Attempt(
             number=self.number,
             verb=self.plan.verb,
             hosts=(self.patrol.host,),
-            ranks=self.plan.processes,
+            ranks=self.plan.world_size,
             started=round(self.started, 3),
             ended=round(protocol.now(), 3),
             first_step=beat.first if beat else None,
@@ -76,21 +80,23 @@ class Account:
             saved_before=self.saved_before,
             saved=attempts.saved_step(self.plan.folder),
             asked=asked,
-            exit_code=code,
-            rank=rank,
-            sentence=sentence,
+            exit_code=verdict.exit_code,
+            rank=verdict.rank,
+            sentence=verdict.sentence,
             seconds=_seconds(beat),
         )
 
-    def _write(self, attempt: Attempt) -> None:
+    def keep(self, attempt: Attempt | None = None) -> None:
+        """Write this line, if one is given, put the logs in their place, and forget the heartbeats."""
         try:
             self._reserve.unlink(missing_ok=True)
-            attempts.append(self.plan.folder, attempt)
-            gather_rank_logs(self.plan.logs, self.logs)
-            for crash in (self.plan.folder / protocol.CRASH).glob("rank-*.json"):
-                shutil.copy(crash, self.logs / f"crash-{crash.name}")
-            for crash in (self.patrol.local / protocol.CRASH).glob("rank-*.json"):
-                shutil.copy(crash, self.logs / f"crash-{crash.name}")
+            if attempt is not None:
+                attempts.append(self.plan.folder, attempt)
+            gather_rank_logs(self.plan.rank_logs, self.logs, self.plan.first_rank)
+            places = (self.plan.folder, self.patrol.local) if self.alone else (self.patrol.local,)
+            for folder in places:
+                for crash in (folder / protocol.CRASH).glob("rank-*.json"):
+                    shutil.copy(crash, self.logs / f"crash-{crash.name}")
             for file in self.patrol.stacks():
                 shutil.copy(file, self.logs)
         except OSError as error:

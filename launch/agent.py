@@ -25,6 +25,7 @@ from launch.echo import Echo
 from launch.hang import Hang, told_apart
 from launch.patrol import Patrol
 from launch.records import last_step
+from launch.reports import Peers
 from launch.verdict import Death, Evidence, Verdict, decide, reported_deaths, results_since
 from launch.watchdog import Watchdog
 
@@ -35,12 +36,15 @@ AFTER_EXIT_SECONDS = 1800.0
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
-def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECONDS) -> Verdict:
+def supervise(
+    plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECONDS, peers: Peers | None = None
+) -> Verdict:
     """Run a plan to its end and say how it ended. No process of it is alive when this returns.
 
     Args:
         plan: what to start.
         after_exit_seconds: how long the other ranks may go on after one has ended with exit code 0.
+        peers: the other nodes of the attempt; the verdict is then this node's part, and told by who hears all.
 
     Raises:
         WishError: another launcher is at work in the same run folder, or it cannot be written.
@@ -48,7 +52,7 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
     """
     try:
         plan.logs.mkdir(parents=True, exist_ok=True)
-        lock_file = (plan.logs / ".lock").open("a")
+        lock_file = (plan.logs / (f".lock-{plan.node}" if plan.node else ".lock")).open("a")
     except OSError as error:
         raise _unwritable(plan, error) from None
     with lock_file as lock:
@@ -59,6 +63,8 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
                 f"another launcher is at work in {plan.folder}",
                 "wait for it, or give this run its own `output`",
             ) from None
+        if peers is not None:
+            return _Attempt(plan, after_exit_seconds, peers).run()
         restart = 0
         while True:
             forget_last_attempt(plan)
@@ -75,8 +81,9 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
 class _Attempt:
     """One start of one plan, from its first process to its last."""
 
-    def __init__(self, plan: LaunchPlan, after_exit_seconds: float) -> None:
+    def __init__(self, plan: LaunchPlan, after_exit_seconds: float, peers: Peers | None = None) -> None:
         self.plan = plan
+        self.peers = peers
         self.after_exit_seconds = after_exit_seconds
         self.started = protocol.now()
         self.name = f"{int(self.started)}-{os.getpid()}"
@@ -96,15 +103,19 @@ class _Attempt:
             self.plan.limits,
             lockstep=self.plan.verb == "train",
             expected=self.plan.processes,
+            elsewhere=self.plan.world_size - self.plan.processes,
         )
         try:
-            self.account = Account(self.plan, self.patrol)
+            self.account = Account(self.plan, self.patrol, alone=self.peers is None)
         except OSError as error:
             self.patrol.close()
             raise _unwritable(self.plan, error) from None
         watchdog = Watchdog(self.mark, self.account.last_words)
-        self.console = Console(self.account.logs / "rank-0.log", report_of=executable)
-        self.echo = Echo(self.plan.logs, self.patrol.host, self.console.shown, self.console.note)
+        first = self.plan.first_rank
+        self.console = Console(self.account.logs / f"rank-{first}.log", report_of=executable)
+        self.echo = Echo(
+            self.plan.rank_logs, self.patrol.host, self.console.shown, self.console.note, first_rank=first
+        )
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         before = {number: signal.signal(number, _leave_to_loop) for number in (*ASKING, signal.SIGWINCH)}
@@ -169,6 +180,8 @@ class _Attempt:
             self.echo.look()
             if self.deadline is None and (hang := self.patrol.look(self.ranks, _say)) is not None:
                 self._end_hang(hang)
+            if self.deadline is None and self.peers is not None and self.peers.failed():
+                self._give(AFTER_DEATH_SECONDS)
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.killed = "deadline"
 
@@ -206,7 +219,11 @@ class _Attempt:
             wait = AFTER_DEATH_SECONDS
             self.console.mute()
             self.echo.muted = True
-        deadline = time.monotonic() + wait
+        self._give(wait)
+
+    def _give(self, seconds: float) -> None:
+        """Let what still runs go on for so long and no longer."""
+        deadline = time.monotonic() + seconds
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
 
     def _hear(self, numbers: bytes) -> None:
@@ -246,22 +263,26 @@ class _Attempt:
             Death(death.rank, known.get(death.rank) if death.code is None else death.code, death.seconds)
             for death in self.deaths
         ]
-        verdict = decide(
-            Evidence(
-                verb=self.plan.verb,
-                processes=self.plan.processes,
-                outcome=protocol.read_outcome(folder) if self.plan.verb == "train" else None,
-                results=results_since(folder, self.started),
-                crashes=tuple(protocol.read_crashes(folder) + protocol.read_crashes(self.patrol.local)),
-                deaths=tuple(deaths + unseen),
-                launcher_code=self.process.returncode,
-                last_step=last_step(folder / protocol.METRICS),
-                asked_to_stop=self.asked is not None,
-                killed=self.killed,
-                hang=self.hang,
-                places=self.patrol.places(range(self.plan.processes)),
-            )
+        first = self.plan.first_rank
+        evidence = Evidence(
+            verb=self.plan.verb,
+            processes=self.plan.processes,
+            outcome=protocol.read_outcome(folder) if self.plan.verb == "train" else None,
+            results=results_since(folder, self.started),
+            crashes=tuple(protocol.read_crashes(folder) + protocol.read_crashes(self.patrol.local)),
+            deaths=tuple(deaths + unseen),
+            launcher_code=self.process.returncode,
+            last_step=last_step(folder / protocol.METRICS),
+            asked_to_stop=self.asked is not None,
+            killed=self.killed,
+            hang=self.hang,
+            places=self.patrol.places(range(first, first + self.plan.processes)),
         )
+        verdict = decide(evidence)
+        if self.peers is not None:
+            told = self.peers.tell(evidence, verdict, self.account.attempt(verdict, self.asked))
+            self.account.keep()
+            return told
         verdict = self.account.close(verdict, self.asked)
         # Rank 0 has told of a good end by itself.
         if verdict.exit_code != errors.DONE and not self.console.shown(verdict.gist or verdict.sentence):

@@ -34,6 +34,7 @@ class Echo:
         shown: whether the first rank has shown a text already.
         write: takes the lines for the console.
         clock: seconds, monotonic.
+        first_rank: the number of this machine's first rank among all ranks.
     """
 
     def __init__(
@@ -43,7 +44,10 @@ class Echo:
         shown: Callable[[str], bool],
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        first_rank: int = 0,
     ) -> None:
+        self._first_rank = first_rank
         self._logs, self._host, self._shown, self._write, self._clock = logs, host, shown, write, clock
         self._read: dict[Path, int] = {}
         self._lines: dict[str, _Line] = {}
@@ -57,7 +61,7 @@ class Echo:
             return
         self._looked = now
         for file in sorted(self._logs.glob("*/attempt_*/*/std*.log")):
-            self._follow(file, int(file.parent.name), now)
+            self._follow(file, self._first_rank + int(file.parent.name), now)
         self._show(now)
 
     def _follow(self, file: Path, rank: int, now: float) -> None:

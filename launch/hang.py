@@ -82,21 +82,23 @@ class Hang:
     patience: float
 
 
-def judge(sights: Sequence[Sight], limits: Limits, *, lockstep: bool) -> Hang | None:
+def judge(sights: Sequence[Sight], limits: Limits, *, lockstep: bool, elsewhere: int = 0) -> Hang | None:
     """Who keeps the others waiting; None where all is well or there is nothing to say yet.
 
     Args:
-        sights: every rank of the job.
+        sights: every rank of this machine.
         limits: how long silence is borne.
         lockstep: whether ranks wait for each other at every step, as in training.
+        elsewhere: ranks on other machines, which may be the ones that are waited for: then only a stopped one is sure.
     """
     steps = [seconds for sight in sights for seconds in sight.beat.durations]
     limit = FLOOR_SECONDS + USUAL_STEPS * (statistics.median(steps) if steps else 0.0)
     stopped = [sight for sight in sights if min(sight.stopped, sight.silent) > limit]
-    if stopped and any(sight.state != "T" for sight in sights):
+    if stopped and (elsewhere or any(sight.state != "T" for sight in sights)):
         # Nothing slow looks like this, so nothing is waited for. All stopped would be somebody's pause.
-        return _blame(stopped, sights, over=limits.in_step > 0, patience=limit)
-    if not lockstep or any(sight.silent < limit for sight in sights):
+        waiting = len(sights) + elsewhere - len(stopped)
+        return _blame(stopped, waiting, over=limits.in_step > 0, patience=limit)
+    if elsewhere or not lockstep or any(sight.silent < limit for sight in sights):
         return None
     last = min(sight.beat.count for sight in sights)
     behind = [sight for sight in sights if sight.beat.count == last]
@@ -105,10 +107,10 @@ def judge(sights: Sequence[Sight], limits: Limits, *, lockstep: bool) -> Hang | 
     if len(behind) < len(sights):
         # A first step may take any rank longer than another: what is usual is not known yet.
         named = over or (bool(steps) and behind[0].beat.phase in STEP_PHASES)
-        return _blame(behind, sights, over=over, patience=patience) if named else None
+        return _blame(behind, len(sights) - len(behind), over=over, patience=patience) if named else None
     stuck = [sight for sight in behind if sight.state == "D"]
     if stuck and len(stuck) < len(behind):
-        return _blame(stuck, sights, over=over, patience=patience)
+        return _blame(stuck, len(sights) - len(stuck), over=over, patience=patience)
     return _all_the_same(sights, patience) if over else None
 
 
@@ -117,16 +119,15 @@ def told_apart(hang: Hang, sights: Sequence[Sight], frames: Mapping[int, str]) -
     if len(hang.ranks) == len(sights) > 1:
         apart = [sight for sight in sights if sight.rank in outliers(frames)]
         if apart:
-            hang = _blame(apart, sights, over=hang.over, patience=hang.patience)
+            hang = _blame(apart, len(sights) - len(apart), over=hang.over, patience=hang.patience)
     frame = frames.get(hang.ranks[0])
     return replace(hang, sentence=f"{hang.sentence}, in {frame}") if frame else hang
 
 
-def _blame(culprits: Sequence[Sight], sights: Sequence[Sight], *, over: bool, patience: float) -> Hang:
+def _blame(culprits: Sequence[Sight], waiting: int, *, over: bool, patience: float) -> Hang:
     first = culprits[0]
     names = " and ".join(f"{sight.rank}" for sight in culprits)
     many = len(culprits) > 1
-    waiting = len(sights) - len(culprits)
     others = f"{waiting} other{'s wait' if waiting > 1 else ' waits'}"
     sentence = (
         f"Rank{'s' if many else ''} {names} on {first.host} {'have' if many else 'has'} been silent"

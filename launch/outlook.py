@@ -202,6 +202,12 @@ def checkpoint_bytes(run: Run, model: Architecture) -> int:
     return state + published
 
 
+def everywhere(run: Run, nodes: int) -> Run:
+    """The Run with the ranks of all nodes as `parallel.processes`, which in a file counts those of one."""
+    parallel = run.parallel.model_copy(update={"processes": nodes * run.parallel.processes})
+    return run.model_copy(update={"parallel": parallel})
+
+
 def leave_prediction(run: Run) -> None:
     """Write what a run is planned to need into its folder, for the ranks to compare with what they measure.
 

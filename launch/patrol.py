@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -43,13 +42,17 @@ class Patrol:
         limits: how long silence is borne.
         lockstep: whether ranks wait for each other at every step.
         expected: ranks on this machine.
+        elsewhere: ranks on other machines.
     """
 
-    def __init__(self, folder: Path, limits: Limits, *, lockstep: bool, expected: int) -> None:
-        self.host = socket.gethostname()
+    def __init__(
+        self, folder: Path, limits: Limits, *, lockstep: bool, expected: int, elsewhere: int = 0
+    ) -> None:
+        self.host = protocol.host()
         self.limits = limits
         self.lockstep = lockstep
         self.expected = expected
+        self.elsewhere = elsewhere
         self.mirror = folder / protocol.HEARTBEATS / f"{self.host}.json"
         self.local = Path(
             tempfile.mkdtemp(prefix="temper-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
@@ -78,7 +81,7 @@ class Patrol:
             self._reflect(sights)
         if len(sights) < self.expected:
             return None
-        hang = judge(sights, self.limits, lockstep=self.lockstep)
+        hang = judge(sights, self.limits, lockstep=self.lockstep, elsewhere=self.elsewhere)
         if hang is not None and not hang.over and self._named is None:
             say(f"{hang.sentence}{_outlook(hang)}")
             self.dump(pids)

@@ -28,11 +28,15 @@ SAID_CODES = (errors.WRONG_WISH, errors.PREFLIGHT_FAILED, errors.PREEMPTED, erro
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """The end of one rank's process as the agent saw it. `code` is negative for a signal, None where nobody saw it."""
+    """The end of one rank's process as the agent saw it. `code` is negative for a signal, None where nobody saw it.
+
+    `host` is told in the sentence where there are several.
+    """
 
     rank: int
     code: int | None
     seconds: float
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,15 @@ def _first_death(evidence: Evidence, before: float | None) -> Death | None:
     return min(suspects, key=lambda death: (death.code == -signal.SIGTERM, death.seconds), default=None)
 
 
+def primary_seconds(evidence: Evidence) -> float | None:
+    """When the first rank died of itself, rather than of a peer's end; None where none did."""
+    crash = _first_crash(evidence)
+    if crash:
+        return crash.seconds
+    death = _first_death(evidence, before=None)
+    return death.seconds if death and death.code not in (0, errors.PREEMPTED) else None
+
+
 def _violent(death: Death, evidence: Evidence) -> bool:
     if death.code is None or death.code >= 0:
         return False
@@ -214,7 +227,8 @@ def _died(evidence: Evidence, death: Death) -> Verdict:
             how += " (the kernel does so when memory runs out: see dmesg, or lower train.micro_batch)"
     else:
         how = f"ended with exit code {death.code} and left no crash file"
-    return Verdict(errors.BUG, f"Rank {death.rank} died first{where}: it {how}{followers}", death.rank)
+    on = f" on {death.host}" if death.host else ""
+    return Verdict(errors.BUG, f"Rank {death.rank}{on} died first{where}: it {how}{followers}", death.rank)
 
 
 def _followers(evidence: Evidence, first: int) -> str:

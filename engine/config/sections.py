@@ -192,7 +192,7 @@ class Parallel(Section):
     """`none` one rank; `ddp` replicas; `zero1` sharded optimizer, `zero2` and gradients, `zero3` and weights
     (arXiv 1910.02054); `fsdp2` torch's own fully sharded data parallel (arXiv 2304.11277)."""
     processes: Positive = 1
-    """Ranks on this machine; one per accelerator, or any number on CPU."""
+    """Ranks on each machine; one per accelerator, or any number on CPU."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where ranks compute; `auto` takes CUDA where it is found. CPU ranks talk over gloo."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
