@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from engine import errors, protocol
+from engine.errors import PreflightError
 from launch import reports
 from launch.agent import forget_last_attempt
 from launch.reports import Attempt, Report, merged
@@ -59,8 +60,10 @@ class Lead:
         launch.logs.mkdir(parents=True, exist_ok=True)
         forget_last_attempt(launch)
         before = {number: signal.signal(number, self._hear) for number in ASKING}
-        children = [(start, self._popen(start)) for start in starts]
+        children: list[tuple[Start, subprocess.Popen[bytes]]] = []
         try:
+            for start in starts:
+                children.append((start, self._popen(start)))
             self._watch(children)
         finally:
             for _, child in children:
@@ -87,7 +90,13 @@ class Lead:
     def _popen(self, start: Start) -> subprocess.Popen[bytes]:
         # Ctrl-C goes to every process of the terminal's group: the agents must hear of it from us alone.
         stdin = subprocess.PIPE if start.held else subprocess.DEVNULL
-        return subprocess.Popen(start.argv, stdin=stdin, start_new_session=True)
+        try:
+            return subprocess.Popen(start.argv, stdin=stdin, start_new_session=True)
+        except OSError as error:
+            raise PreflightError(
+                f"{start.argv[0]} cannot be started here: {error.strerror}",
+                "install it, or mend the cluster file",
+            ) from None
 
     def _hear(self, number: int, frame: FrameType | None) -> Any:
         self.heard.append(signal.Signals(number))

@@ -155,6 +155,7 @@ def lead(file: Path) -> None:
     # Whoever cancels sends SIGTERM; SIGUSR1 comes from SLURM, shortly before the time is over.
     if verdict.exit_code == errors.PREEMPTED and work.out_of_time and isinstance(made.place, Slurm):
         if made.place.requeue:
+            click.echo("temper: the job is queued again", err=True)
             slurm.queue_again()
     sys.exit(verdict.exit_code)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,17 @@ def test_two_hosts_learn_what_one_learns_and_are_judged(wish: Wish) -> None:
     assert summary.is_file()
     # Both hosts' ranks answered tasks.
     assert len(list(summary.parent.glob("generations-*.jsonl"))) == 2
+
+
+def test_the_same_over_real_ssh(wish: Wish, sshd: dict[str, Any]) -> None:
+    place = wish.cluster("hosts", command=None, **sshd)
+    done = temper("train", str(wish.run("by-ssh")), "--on", str(place))
+    assert done.returncode == 0, done.stderr
+    folder = wish.folder / "by-ssh"
+    assert strategy(folder) == "ZeRO-3 over 2 ranks (gloo), 50% of weights here"
+    reports = [json.loads(file.read_text()) for file in sorted(folder.glob("nodes/*/node-*.json"))]
+    assert [(report["host"], report["code"]) for report in reports] == [(host, 0) for host in wish.hosts]
+    assert alive(folder) == []
 
 
 def started(wish: Wish, name: str) -> tuple[subprocess.Popen[str], Path]:

@@ -103,7 +103,7 @@ def losses(folder: Path) -> dict[int, float]:
 def test_a_run_out_of_time_is_queued_again_and_ends_as_if_nothing_had_been(slurm: Slurm, wish: Wish) -> None:
     place = wish.cluster("slurm", nodes=2)
     folders = {name: wish.folder / name for name in ("cut-in-two", "in-one")}
-    longer = ("--on", str(place), "--set", "train.steps=24")
+    longer = ("--on", str(place), "--set", "train.steps=60")
     temper(slurm, "submit", str(wish.run("cut-in-two")), *longer)
     metrics = folders["cut-in-two"] / "metrics.jsonl"
     logs = folders["cut-in-two"] / "submissions" / "1"
@@ -115,10 +115,10 @@ def test_a_run_out_of_time_is_queued_again_and_ends_as_if_nothing_had_been(slurm
     until(lambda: outcome.exists() and "preempted" in outcome.read_text(), "the first half", logs, 100)
     stopped = json.loads(outcome.read_text())["step"]
     until(ended(slurm, folders["cut-in-two"]), "the end", logs, 500)
-    assert stopped < 24, "it was not cut"
+    assert stopped < 60, "it was not cut"
     temper(slurm, "submit", str(wish.run("in-one")), *longer)
     until(ended(slurm, folders["in-one"]), "the end", folders["in-one"] / "submissions" / "1", 500)
     halves = [json.loads(file.read_text()) for file in folders["cut-in-two"].glob("nodes/*/verdict.json")]
     assert sorted(half["exit_code"] for half in halves) == [0, 75], told(folders["cut-in-two"])
     assert losses(folders["cut-in-two"]) == losses(folders["in-one"])
-    assert sorted(losses(folders["in-one"]))[-1] == 24
+    assert sorted(losses(folders["in-one"]))[-1] == 60
