@@ -90,7 +90,7 @@ class Peers:
             for report in read(self.attempt)
         )
 
-    def tell(self, evidence: Evidence, verdict: Verdict, part: attempts.Attempt) -> Verdict:
+    def tell(self, evidence: Evidence, verdict: Verdict, part: attempts.Attempt | None = None) -> Verdict:
         """Report this node's end; returns what its agent ends with."""
         code = _node_code(evidence, verdict)
         deaths = tuple(replace(death, host=self.host) for death in evidence.deaths)

@@ -102,6 +102,13 @@ def test_the_one_that_waits_for_a_disk_is_told_from_those_that_wait_for_it() -> 
     assert hang is not None and hang.ranks == (1,) and "file system that hangs" in hang.sentence
 
 
+def test_ranks_elsewhere_may_be_the_ones_waited_for_unless_one_here_is_stopped() -> None:
+    sights = [sight(0, 40, 900.0), sight(1, 38, 901.0)]
+    assert judge(sights, LIMITS, lockstep=True, elsewhere=2) is None
+    hang = judge([sight(1, 38, 10.0, "T")], LIMITS, lockstep=True, elsewhere=3)
+    assert hang is not None and hang.over and "while 3 others wait for it: stopped" in hang.sentence
+
+
 def test_stacks_tell_ranks_of_one_phase_apart() -> None:
     sights = [sight(rank, 40, 301.0) for rank in range(3)]
     hang = judge(sights, LIMITS, lockstep=True)

@@ -9,6 +9,8 @@ import pytest
 
 from engine import protocol
 from engine.protocol import Crash, Outcome
+from launch import attempts
+from launch.hang import Hang
 from launch.reports import Attempt, Peers, Report, conclude, merged, newest_verdict, write
 from launch.verdict import Death, Evidence, Verdict
 
@@ -106,3 +108,20 @@ def test_what_was_concluded_is_found_again(attempt: Attempt) -> None:
     conclude(attempt, Verdict(1, "It ended.", 3), attempt.folder)
     assert newest_verdict(attempt.folder, 0.0) == Verdict(1, "It ended.", 3)
     assert newest_verdict(attempt.folder, protocol.now() + 60) is None
+
+
+def test_a_hang_on_one_node_is_the_verdict_of_all_and_the_attempt_is_written_down_once(
+    attempt: Attempt,
+) -> None:
+    part = attempts.Attempt(
+        0, "train", ("a",), 2, 100.0, 150.0, 1, 7, None, 6, None, 1, None, "a node's own", {"forward": 3.0}
+    )
+    hang = Hang((1,), "Rank 1 on b has been silent for 12 s", True, 8.0)
+    report(attempt, 0, 1, Death(0, -9, 121.0, "a"), part=part, places={0: " at step 7, backward"})
+    report(attempt, 1, 1, killed="hang", hang=hang)
+    verdict = merged(attempt, "train", 2)
+    assert (verdict.exit_code, verdict.rank, verdict.sentence) == (1, 1, f"{hang.sentence}.")
+    conclude(attempt, verdict, attempt.folder)
+    (line,) = attempts.read(attempt.folder)
+    assert (line.number, line.hosts, line.rank, line.sentence) == (1, ("a", "b"), 1, verdict.sentence)
+    assert (line.first_step, line.last_step, line.saved, line.seconds) == (1, 7, 6, {"forward": 3.0})
