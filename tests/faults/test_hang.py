@@ -104,7 +104,9 @@ def test_a_killed_rank_is_started_again_from_the_newest_checkpoint(training: Any
         time.sleep(0.05)
     first = attempts.read(run.folder)[0]
     assert first.rank == 1 and "killed by SIGKILL" in first.sentence and first.saved in (3, 6, 9, 12)
-    assert f" at step {first.last_step}, " in first.sentence
+    assert first.last_step is not None
+    # Rank 0, whose steps are written down, may be one further than the rank that died.
+    assert any(f"died first at step {first.last_step - back}, " in first.sentence for back in (0, 1))
     run.until_step(first.saved + 2)
     os.kill(run.rank(0), signal.SIGKILL)
     _, said = run.process.communicate(timeout=60)
