@@ -72,9 +72,12 @@ def ranks(launcher: int, target: Sequence[str], variable: str = "RANK") -> dict[
     A launcher that starts a single rank does so without the `variable`; that child is rank 0.
     """
     wanted = tuple(target)
+    # A child between fork and exec still has the launcher's own command line, which ends in the target as well.
+    own = words(launcher)
     found = {}
     for pid in children(launcher):
-        if words(pid)[-len(wanted) :] == wanted:
+        said = words(pid)
+        if said != own and said[-len(wanted) :] == wanted:
             found[int(environment(pid).get(variable, "0"))] = pid
     return found
 
