@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine import protocol
+from engine import heartbeat, protocol
 from engine.config import Run, demand, dump, load
 from engine.errors import BUG, DONE, WRONG_WISH, Preempted, TemperError, WishError, misused, spoken
 
@@ -105,10 +105,10 @@ def evaluate(run_file: Path, overrides: tuple[str, ...], base: bool, as_json: bo
         from engine.evaluate import subject
 
         attempt.world = world = start(run, sharded=False, computes=not run.evaluate.server.url)
-        attempt.where.phase = "evaluate"
+        attempt.where.at("evaluate")
         if world.first and (run.data is None or not (run.folder / protocol.RUN).exists()):
             _keep(run)
-        summary = subject.evaluate_run(run, world, base=base, progress=_told())
+        summary = subject.evaluate_run(run, world, base=base, progress=_told(attempt.where))
         if summary is None:
             return
         click.echo(json.dumps(summary.as_json(), indent=1) if as_json else summary.table())
@@ -121,7 +121,7 @@ class _Attempt:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.world: World | None = None
-        self.where = protocol.Where()
+        self.where = heartbeat.begin(_rank())
 
     def __enter__(self) -> _Attempt:
         return self
@@ -135,8 +135,9 @@ class _Attempt:
             self._say(error)
         elif isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else BUG
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
         if self.world is not None and code in (DONE, Preempted.exit_code):
             self.world.close()
         # Not sys.exit: threads of gloo and DeepSpeed may abort an interpreter that tears itself down.
@@ -146,7 +147,7 @@ class _Attempt:
         wanted = isinstance(error, TemperError)
         crash = protocol.Crash(
             rank=_rank(),
-            host=socket.gethostname(),
+            host=protocol.host(),
             pid=os.getpid(),
             phase=self.where.phase,
             step=self.where.step,
@@ -156,10 +157,14 @@ class _Attempt:
             seconds=time.time(),
             traceback="" if wanted else "".join(traceback.format_exception(error)),
         )
-        try:
-            protocol.write_crash(self.run.folder, crash)
-        except OSError as problem:
-            print(spoken(f"the crash file could not be written: {problem}"), file=sys.stderr)
+        for folder in (self.run.folder, self.where.folder):
+            try:
+                if folder is not None:
+                    protocol.write_crash(folder, crash)
+                return
+            except OSError as problem:
+                # A full disk is a frequent cause, and must not take its own trace away: memory is the second place.
+                _tell(spoken(f"the crash file could not be written: {problem}"))
 
     def _say(self, error: BaseException) -> None:
         """A wish's error is said once, by rank 0 if it met it too; a bug is told by each rank that met it."""
@@ -172,9 +177,15 @@ class _Attempt:
                 return
         prefix = f"rank {_rank()}: " if _rank() > 0 else ""
         if isinstance(error, TemperError):
-            print(spoken(f"{prefix}{error}"), file=sys.stderr, flush=True)
+            _tell(spoken(f"{prefix}{error}"))
         else:
-            print(f"{prefix}{''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)
+            _tell(f"{prefix}{''.join(traceback.format_exception(error))}")
+
+
+def _tell(text: str) -> None:
+    """Print to standard error, which may be a file on a disk that is full: the way out goes on without it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _read(run_file: Path, overrides: tuple[str, ...], *, training: bool) -> Run:
@@ -204,12 +215,13 @@ def _keep(run: Run) -> None:
         ) from None
 
 
-def _told() -> Any:
-    """Progress of an evaluation: a line now and then."""
+def _told(where: heartbeat.Where) -> Any:
+    """Progress of an evaluation: a line now and then, and a sign of life each time."""
     shown = {"at": 0.0}
 
     def tell(phase: str, done: int, whole: int) -> None:
         now = time.monotonic()
+        where.at("evaluate")
         if done == whole or now - shown["at"] > 3:
             shown["at"] = now
             print(f"{phase}: {done}/{whole}", file=sys.stderr, flush=True)

@@ -4,6 +4,8 @@ A run folder holds::
 
     run.yaml                 the effective Run
     metrics.jsonl            one JSON object a logged step (`step`, `loss`, `trained_tokens`, ...) or event
+    attempts.jsonl           one line for each start: when, how far, where the time went, how it ended
+    heartbeats/HOST.json     what the ranks of a machine do now, while they run
     outcome.json             how the last attempt ended (`Outcome`)
     crash/rank-N.json        first error of a rank (`Crash`)
     plan.json                bytes of tensors a rank was planned to need (`Prediction`)
@@ -12,12 +14,16 @@ A run folder holds::
     model/ or adapter/       final weights, as `from_pretrained` takes them
     evaluations/NAME/        generations-rankN.jsonl, results.jsonl, summary.json
     logs/                    one file a rank
+    nodes/ATTEMPT/           node-N.json: how each node's part of an attempt on several ended
+    submissions/N/           what was handed to a cluster: job, effective run, code
+    submission.json          the newest of them
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,11 +39,15 @@ CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"
 IN_LOOP = "in-loop"
 LOGS = "logs"
+ATTEMPTS = "attempts.jsonl"
+HEARTBEATS = "heartbeats"
 MODEL = "model"
 ADAPTER = "adapter"
 
 # PET_ERROR_FILE style names would collide between nodes of a shared file system; the rank does not.
 ATTEMPT_VARIABLE = "TEMPER_ATTEMPT"
+# What the place calls a machine; two nodes may well have the same name of their own.
+HOST_VARIABLE = "TEMPER_HOST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +67,6 @@ class Prediction:
     size: int
     phase: str
     terms: dict[str, int]
-
-
-@dataclass(slots=True)
-class Where:
-    """What a rank is doing right now, for the crash file: it is written to as the run goes on."""
-
-    phase: str = "start"
-    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,11 @@ def clear_attempt(folder: Path) -> None:
     (folder / OUTCOME).unlink(missing_ok=True)
     for file in (folder / CRASH).glob("rank-*.json"):
         file.unlink()
+
+
+def host() -> str:
+    """This machine's name, for people: the place's for it, else its own."""
+    return os.environ.get(HOST_VARIABLE) or socket.gethostname()
 
 
 def now() -> float:

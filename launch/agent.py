@@ -15,12 +15,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from engine import errors, protocol
+from engine import errors, heartbeat, protocol
 from engine.errors import PreflightError, WishError
-from launch import processes
+from launch import attempts, processes
+from launch.account import Account
 from launch.command import GRACE_SECONDS, LaunchPlan
-from launch.console import Console, gather_rank_logs
-from launch.verdict import Death, Evidence, Verdict, decide, last_step, reported_deaths, results_since
+from launch.console import Console
+from launch.echo import Echo
+from launch.hang import Hang, told_apart
+from launch.patrol import Patrol
+from launch.records import last_step
+from launch.reports import Peers
+from launch.verdict import Death, Evidence, Verdict, decide, reported_deaths, results_since
 from launch.watchdog import Watchdog
 
 LOOK_SECONDS = 0.05
@@ -30,12 +36,15 @@ AFTER_EXIT_SECONDS = 1800.0
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
-def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECONDS) -> Verdict:
+def supervise(
+    plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECONDS, peers: Peers | None = None
+) -> Verdict:
     """Run a plan to its end and say how it ended. No process of it is alive when this returns.
 
     Args:
         plan: what to start.
         after_exit_seconds: how long the other ranks may go on after one has ended with exit code 0.
+        peers: the other nodes of the attempt; the verdict is then this node's part, and told by who hears all.
 
     Raises:
         WishError: another launcher is at work in the same run folder, or it cannot be written.
@@ -43,12 +52,9 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
     """
     try:
         plan.logs.mkdir(parents=True, exist_ok=True)
-        lock_file = (plan.logs / ".lock").open("a")
+        lock_file = (plan.logs / (f".lock-{plan.node}" if plan.node else ".lock")).open("a")
     except OSError as error:
-        raise WishError(
-            f"the run folder {plan.folder} cannot be written: {error.strerror}",
-            "set `output` to a folder you may write to",
-        ) from None
+        raise _unwritable(plan, error) from None
     with lock_file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,30 +63,59 @@ def supervise(plan: LaunchPlan, *, after_exit_seconds: float = AFTER_EXIT_SECOND
                 f"another launcher is at work in {plan.folder}",
                 "wait for it, or give this run its own `output`",
             ) from None
-        _forget_last_attempt(plan)
-        return _Attempt(plan, after_exit_seconds).run()
+        if peers is not None:
+            return _Attempt(plan, after_exit_seconds, peers).run()
+        restart = 0
+        while True:
+            forget_last_attempt(plan)
+            attempt = _Attempt(plan, after_exit_seconds)
+            verdict = attempt.run()
+            if restart == plan.restarts or attempt.asked or not verdict.restartable:
+                return verdict
+            restart += 1
+            saved = attempts.saved_step(plan.folder)
+            origin = "the beginning" if saved is None else f"step {saved}"
+            _say(f"starting again from {origin} (restart {restart} of {plan.restarts})")
 
 
 class _Attempt:
     """One start of one plan, from its first process to its last."""
 
-    def __init__(self, plan: LaunchPlan, after_exit_seconds: float) -> None:
+    def __init__(self, plan: LaunchPlan, after_exit_seconds: float, peers: Peers | None = None) -> None:
         self.plan = plan
+        self.peers = peers
         self.after_exit_seconds = after_exit_seconds
         self.started = protocol.now()
         self.name = f"{int(self.started)}-{os.getpid()}"
         self.mark = f"{protocol.ATTEMPT_VARIABLE}={self.name}".encode()
         self.ranks: dict[int, int] = {}
         self.deaths: list[Death] = []
-        self.asked = False
+        self.asked: str | None = None
         self.killed: str | None = None
+        self.hang: Hang | None = None
         self.deadline: float | None = None
         self.selector = selectors.DefaultSelector()
 
     def run(self) -> Verdict:
         executable = _accelerate(self.plan.argv[0])
-        watchdog = Watchdog(self.mark)
-        self.console = Console(self.plan.logs / "rank-0.log", report_of=executable)
+        self.patrol = Patrol(
+            self.plan.folder,
+            self.plan.limits,
+            lockstep=self.plan.verb == "train",
+            expected=self.plan.processes,
+            elsewhere=self.plan.world_size - self.plan.processes,
+        )
+        try:
+            self.account = Account(self.plan, self.patrol, alone=self.peers is None)
+        except OSError as error:
+            self.patrol.close()
+            raise _unwritable(self.plan, error) from None
+        watchdog = Watchdog(self.mark, self.account.last_words)
+        first = self.plan.first_rank
+        self.console = Console(self.account.logs / f"rank-{first}.log", report_of=executable)
+        self.echo = Echo(
+            self.plan.rank_logs, self.patrol.host, self.console.shown, self.console.note, first_rank=first
+        )
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         before = {number: signal.signal(number, _leave_to_loop) for number in (*ASKING, signal.SIGWINCH)}
@@ -126,6 +161,7 @@ class _Attempt:
             "PATH": path,
             **dict(self.plan.environment),
             protocol.ATTEMPT_VARIABLE: self.name,
+            heartbeat.FOLDER_VARIABLE: str(self.patrol.local),
         }
 
     def _watch(self, signals: int) -> None:
@@ -141,6 +177,11 @@ class _Attempt:
                     if not key.data.open:
                         self.selector.unregister(key.fd)
             self._look()
+            self.echo.look()
+            if self.deadline is None and (hang := self.patrol.look(self.ranks, _say)) is not None:
+                self._end_hang(hang)
+            if self.deadline is None and self.peers is not None and self.peers.failed():
+                self._give(AFTER_DEATH_SECONDS)
             if self.deadline is not None and time.monotonic() > self.deadline:
                 self.killed = "deadline"
 
@@ -159,6 +200,11 @@ class _Attempt:
                 self.selector.register(os.pidfd_open(pid), selectors.EVENT_READ, rank)
                 self.ranks[rank] = pid
 
+    def _end_hang(self, hang: Hang) -> None:
+        """Keep the stacks of all ranks, then end them."""
+        self.hang = told_apart(hang, self.patrol.sights(self.ranks), self.patrol.dump(self.ranks))
+        self.killed = "hang"
+
     def _bury(self, rank: int, descriptor: int) -> None:
         """A rank has ended: remember how, and how long the others may go on."""
         code = processes.ended(self.ranks[rank])
@@ -172,7 +218,12 @@ class _Attempt:
         else:
             wait = AFTER_DEATH_SECONDS
             self.console.mute()
-        deadline = time.monotonic() + wait
+            self.echo.muted = True
+        self._give(wait)
+
+    def _give(self, seconds: float) -> None:
+        """Let what still runs go on for so long and no longer."""
+        deadline = time.monotonic() + seconds
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
 
     def _hear(self, numbers: bytes) -> None:
@@ -188,7 +239,7 @@ class _Attempt:
 
     def _ask(self, received: signal.Signals) -> None:
         """Ask every rank to stop at its next step border and save."""
-        self.asked = True
+        self.asked = received.name
         again = "; Ctrl-C again kills at once" if received == signal.SIGINT else ""
         training = self.plan.verb == "train"
         what = "stop at the next step border and save" if training else "stop; answers drawn so far are kept"
@@ -212,30 +263,44 @@ class _Attempt:
             Death(death.rank, known.get(death.rank) if death.code is None else death.code, death.seconds)
             for death in self.deaths
         ]
-        verdict = decide(
-            Evidence(
-                verb=self.plan.verb,
-                processes=self.plan.processes,
-                outcome=protocol.read_outcome(folder) if self.plan.verb == "train" else None,
-                results=results_since(folder, self.started),
-                crashes=tuple(protocol.read_crashes(folder)),
-                deaths=tuple(deaths + unseen),
-                launcher_code=self.process.returncode,
-                last_step=last_step(folder / protocol.METRICS),
-                asked_to_stop=self.asked,
-                killed=self.killed,
-            )
+        first = self.plan.first_rank
+        evidence = Evidence(
+            verb=self.plan.verb,
+            processes=self.plan.processes,
+            outcome=protocol.read_outcome(folder) if self.plan.verb == "train" else None,
+            results=results_since(folder, self.started),
+            crashes=tuple(protocol.read_crashes(folder) + protocol.read_crashes(self.patrol.local)),
+            deaths=tuple(deaths + unseen),
+            launcher_code=self.process.returncode,
+            last_step=last_step(folder / protocol.METRICS),
+            asked_to_stop=self.asked is not None,
+            killed=self.killed,
+            hang=self.hang,
+            places=self.patrol.places(range(first, first + self.plan.processes)),
         )
-        gather_rank_logs(self.plan.logs)
+        verdict = decide(evidence)
+        if self.peers is not None:
+            told = self.peers.tell(evidence, verdict, self.account.attempt(verdict, self.asked))
+            self.account.keep()
+            return told
+        verdict = self.account.close(verdict, self.asked)
         # Rank 0 has told of a good end by itself.
         if verdict.exit_code != errors.DONE and not self.console.shown(verdict.gist or verdict.sentence):
             _say(verdict.sentence)
-        if verdict.exit_code == errors.BUG:
-            _say(f"logs: {self.plan.logs}")
+        if verdict.exit_code in (errors.BUG, errors.DO_NOT_REQUEUE):
+            _say(f"logs: {self.account.logs}")
         return verdict
 
 
-def _forget_last_attempt(plan: LaunchPlan) -> None:
+def _unwritable(plan: LaunchPlan, error: OSError) -> WishError:
+    return WishError(
+        f"the run folder {plan.folder} cannot be written: {error.strerror}",
+        "set `output` to a folder you may write to, with room",
+    )
+
+
+def forget_last_attempt(plan: LaunchPlan) -> None:
+    """Remove what an earlier attempt left to be judged by."""
     if plan.verb == "train":
         protocol.clear_attempt(plan.folder)
         return

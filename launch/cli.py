@@ -23,6 +23,10 @@ VERBS = {
         "Train a few steps in every way that should not matter, and compare.",
         "launch.verify:verify",
     ),
+    "submit": ("Hand a run to a cluster: SLURM, Kubernetes, or hosts by ssh.", "launch.submit:submit"),
+    "status": ("Tell where a submitted run is, and how it ended.", "launch.submit:status"),
+    "logs": ("Print what a rank of a run wrote.", "launch.submit:logs"),
+    "cancel": ("Stop a submitted run at its next step border.", "launch.submit:cancel"),
     "evaluate": ("Sample a benchmark's tasks, run the answers, report pass@k.", "launch.verbs:evaluate"),
     "score": ("Score samples that exist already, in the field's JSONL format.", ""),
     "compare": ("Compare two evaluations task by task: what differs, where, and whether by chance.", ""),
@@ -35,6 +39,11 @@ VERBS = {
     "benchmark": ("List benchmarks, show and export their tasks.", ""),
     "sandbox": ("Run programs in the sandbox, or see what this machine grants and speaks.", ""),
     "data": ("Look at the rows, tokens and masks a run would train on.", ""),
+    "watch": ("Show a run while it goes on: loss, speed, and what each rank does.", "launch.watch:watch"),
+    "explain": (
+        "Tell what happened in a run, attempt by attempt, and where the time went.",
+        "launch.explain:explain",
+    ),
     "config": ("Show, check and document run files.", "launch.config:config"),
     "demo": (
         "The whole path on this machine's CPU: fine-tune the embedded model and prove the gain.",
@@ -42,6 +51,8 @@ VERBS = {
     ),
     "version": ("Print the versions of Temper and what it stands on.", "launch.verbs:version"),
 }
+# What places run on their nodes; not shown to people.
+INNER = {"agent": ("", "launch.node:agent"), "lead": ("", "launch.submit:lead")}
 
 
 class Verbs(click.Group):
@@ -53,9 +64,9 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One verb, imported now; None for a name that is none."""
-        if cmd_name not in VERBS:
+        if cmd_name not in VERBS | INNER:
             return None
-        help_text, place = VERBS[cmd_name]
+        help_text, place = (VERBS | INNER)[cmd_name]
         if not place:
             return _handed_on(cmd_name, help_text)
         module, _, name = place.partition(":")
@@ -70,7 +81,7 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """As click does, naming the nearest verb for an unknown one."""
         name = args[0]
-        if name in VERBS:
+        if name in VERBS | INNER:
             return super().resolve_command(ctx, args)
         near = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.5)
         hint = f"did you mean `temper {near[0]}`?" if near else f"known: {', '.join(VERBS)}"

@@ -61,11 +61,16 @@ class Stream:
             if not data:
                 self.open = False
                 return
-            self._log.write(data)
-            self._log.flush()
+            self._keep(data)
             self.tail = (self.tail + data)[-KEPT_BYTES:]
             if not self.muted:
                 self._show(data)
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            self._log.write(data)
+        except OSError:  # a full disk ends the log, not the run that is being looked after
+            return
 
     def _show(self, data: bytes) -> None:
         mark = self._end_mark.search(data)
@@ -100,7 +105,7 @@ class Console:
 
     def __init__(self, log: Path, report_of: str) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._log = log.open("wb")
+        self._log = log.open("wb", buffering=0)
         sys.stdout.flush()
         sys.stderr.flush()
         trace = rf'Traceback \(most recent call last\):\n  File "{re.escape(report_of)}"'
@@ -125,6 +130,13 @@ class Console:
         for stream in self.streams:
             stream.muted = True
 
+    def note(self, text: str) -> None:
+        """A line of our own between the ranks' output; it does not go to the log of the first rank."""
+        # A progress line may stand there, which rank 0 will draw again.
+        start = "\r\x1b[2K" if sys.stderr.isatty() else ""
+        with suppress(OSError):
+            print(f"{start}{text}", file=sys.stderr, flush=True)
+
     def shown(self, text: str) -> bool:
         """Whether a text was among the last things printed."""
         words = " ".join(text.split())
@@ -137,15 +149,21 @@ class Console:
         self._log.close()
 
 
-def gather_rank_logs(folder: Path) -> None:
-    """Turn torchrun's nested `ID/attempt_0/RANK/stdout.log` into `rank-RANK.log` and `rank-RANK.err.log`."""
-    for nested in sorted(folder.glob("*/attempt_*/*/std*.log")):
+def gather_rank_logs(nested_in: Path, folder: Path, first_rank: int = 0) -> None:
+    """Turn torchrun's nested `ID/attempt_0/N/stdout.log` into `rank-RANK.log` and `rank-RANK.err.log` in `folder`.
+
+    torchrun's N counts the ranks of its own machine, whose first is `first_rank`.
+    """
+    for nested in sorted(nested_in.glob("*/attempt_*/*/std*.log")):
         suffix = ".log" if nested.stem == "stdout" else ".err.log"
         if nested.stat().st_size:
-            nested.replace(folder / f"rank-{nested.parent.name}{suffix}")
+            nested.replace(folder / f"rank-{first_rank + int(nested.parent.name)}{suffix}")
         else:
             nested.unlink()
     for depth in ("*/attempt_*/*/", "*/attempt_*/", "*/"):
-        for emptied in folder.glob(depth):
+        for emptied in nested_in.glob(depth):
             with suppress(OSError):
                 emptied.rmdir()
+    if nested_in != folder:
+        with suppress(OSError):
+            nested_in.rmdir()

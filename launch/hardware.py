@@ -1,15 +1,9 @@
-"""Where a run would go: GPUs by name, and clusters from a short name such as `8xh100` or a YAML file."""
+"""Hardware: GPUs by name, and how many of them a run would have."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import WishError
 
@@ -66,33 +60,11 @@ SYNONYMS |= {"3090": "rtx3090", "5090": "rtx5090", "v100-32gb": "v100"}
 NO_BF16 = ("v100", "v100-16gb", "t4")
 
 
-class ClusterFile(BaseModel):
-    """A cluster as its YAML file says it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    kind: Literal["local"]
-    """How ranks are started: `local` on this machine."""
-    nodes: Annotated[int, Field(ge=1, le=1)] = 1
-    """Machines; `local` has one."""
-    gpus_per_node: Annotated[int, Field(ge=1, le=64)]
-    """GPUs in each machine."""
-    gpu: str
-    """Name of the GPU, as in `launch.hardware.GPUS`."""
-    gpu_memory_gib: Annotated[float, Field(gt=0, le=1024)] | None = None
-    """Memory of one GPU where it differs from the table's."""
-    host_memory_gib: Annotated[float, Field(gt=0, le=65536)] | None = None
-    """Memory of one machine: what is offloaded must fit; empty: not checked."""
-    price_per_gpu_hour: Annotated[float, Field(ge=0, le=1e4)] | None = None
-    """Price of an hour of one GPU, in any currency; empty: no price is told."""
-
-
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where a run would go. `name` is as the user said it."""
+    """The GPUs of a place. `name` is as the user said it."""
 
     name: str
-    kind: str
     nodes: int
     gpus_per_node: int
     gpu: Gpu
@@ -103,20 +75,6 @@ class Cluster:
     def gpus(self) -> int:
         """GPUs in all."""
         return self.nodes * self.gpus_per_node
-
-
-def cluster(text: str) -> Cluster:
-    """A cluster from `h100`, `8xh100`, or the path of a YAML file.
-
-    Raises:
-        WishError: neither a GPU known here nor a readable cluster file.
-    """
-    if text.endswith((".yaml", ".yml")):
-        return _from_file(Path(text))
-    found = re.fullmatch(r"(?:(\d{1,3})\s*x\s*)?([a-z0-9-]+)", text.strip().lower())
-    if found is None or found[1] == "0":
-        raise WishError(f"--on {text!r} is no hardware", "write it as 8xh100, or name a cluster's YAML file")
-    return Cluster(text, "local", 1, int(found[1] or 1), gpu(found[2], "--on"))
 
 
 def gpu(name: str, said: str) -> Gpu:
@@ -133,50 +91,3 @@ def gpu(name: str, said: str) -> Gpu:
             f"{said} names the GPU {name!r}, which is not known", f"{hint}known: {', '.join(GPUS)}"
         )
     return GPUS[known]
-
-
-def _from_file(path: Path) -> Cluster:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WishError(
-            f"there is no cluster file {path}", "configs/cluster has examples; or write 8xh100"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise WishError(f"{path} cannot be read: {error}", "name a readable UTF-8 YAML file") from None
-    except yaml.YAMLError as error:
-        raise WishError(f"{path} is not valid YAML: {str(error).splitlines()[0]}", "mend that line") from None
-    if not isinstance(tree, dict):
-        raise WishError(f"{path} holds no mapping", "start with `kind: local`")
-    try:
-        file = ClusterFile.model_validate(tree)
-    except ValidationError as error:
-        raise _explain(error, path) from None
-    card = gpu(file.gpu, f"{path}: gpu")
-    if file.gpu_memory_gib is not None:
-        card = Gpu(card.name, file.gpu_memory_gib, card.tflops, card.link, card.host)
-    return Cluster(
-        str(path),
-        file.kind,
-        file.nodes,
-        file.gpus_per_node,
-        card,
-        file.host_memory_gib,
-        file.price_per_gpu_hour,
-    )
-
-
-def _explain(error: ValidationError, path: Path) -> WishError:
-    """The first problem of a cluster file as one sentence."""
-    # A misspelt key is missing as well: the misspelling is the more telling of the two.
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
-    known = list(ClusterFile.model_fields)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        return WishError(
-            f"{path}: unknown key {key}", f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        )
-    if first["type"] == "missing":
-        return WishError(f"{path}: {key} is missing", f"add it; the keys are {', '.join(known)}")
-    return WishError(f"{path}: {key} is {first['input']!r}", first["msg"][0].lower() + first["msg"][1:])

@@ -81,6 +81,7 @@ class Outlook:
             *([f"{folder / protocol.PLAN}"] if run.parallel.device != "cpu" else []),
             f"{folder / protocol.FACTS}",
             f"{folder / protocol.OUTCOME}",
+            f"{folder / protocol.ATTEMPTS}",
             f"{folder / protocol.LOGS}/",
             f"{folder / protocol.CHECKPOINTS}/step-N/",
         ]
@@ -194,6 +195,12 @@ def checkpoint_bytes(run: Run, model: Architecture) -> int:
     count = counts(model, run.adapter)
     state = MASTER * count.trained + sum(optimizer_bytes(run.train.optimizer, count.trained, model))
     return state + published_bytes(run, model)
+
+
+def everywhere(run: Run, nodes: int) -> Run:
+    """The Run with the ranks of all nodes as `parallel.processes`, which in a file counts those of one."""
+    parallel = run.parallel.model_copy(update={"processes": nodes * run.parallel.processes})
+    return run.model_copy(update={"parallel": parallel})
 
 
 def leave_prediction(run: Run) -> None:

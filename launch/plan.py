@@ -14,11 +14,11 @@ import click
 
 from engine import errors
 from launch.architecture import architecture
+from launch.cluster import place as place_of
 from launch.command import plan as launch_plan
 from launch.fit import METHODS, Change, nearest
-from launch.hardware import cluster
 from launch.memory import GIB, MARGIN, Memory
-from launch.outlook import Outlook, outlook
+from launch.outlook import Outlook, everywhere, outlook
 from launch.states import counts
 from launch.verbs import read
 
@@ -57,13 +57,20 @@ def plan(
     if fit and place is None:
         raise errors.WishError("--fit needs to know the hardware", "add --on, e.g. --on 8xh100")
     loaded, overrides = read(run_file, overrides, processes)
-    run = loaded.run
+    run, where = loaded.run, None if place is None else place_of(place)
+    if where is not None and where.kind != "local" and script:
+        from launch.submit import composed, shown
+
+        print(shown(composed(run, str(place), "train")), end="")
+        return
+    launch = launch_plan(run, "train", run_file, overrides)
+    if where is not None and where.size > 1:
+        from launch.submit import composed
+
+        launch = composed(run, str(place), "train").launch
+        run = everywhere(run, where.size)
     found = outlook(
-        run,
-        launch_plan(run, "train", run_file, overrides),
-        architecture(run, model_config),
-        None if place is None else cluster(place),
-        past,
+        run, launch, architecture(run, model_config), where.hardware(str(place)) if where else None, past
     )
     if script:
         print(found.launch.script, end="")
@@ -90,6 +97,8 @@ def told(found: Outlook) -> Iterator[str]:
     yield from _batch(found)
     yield from _section("command")
     yield f"  {found.launch.line}"
+    if found.launch.nodes > 1:
+        yield "  (as node 0 would run it; each node's agent fills in its number, the head's address and its threads)"
     names = ", ".join(name for name, _ in found.launch.environment)
     yield f"  environment set: {names}"
     if found.secrets:
@@ -114,9 +123,10 @@ def _batch(found: Outlook) -> Iterator[str]:
     train, ranks = run.train, run.parallel.processes
     micro = train.global_batch // (train.micro_batch * ranks)
     length = run.data.max_length if run.data else 0
-    yield f"  1 node, {ranks} rank{'s' * (ranks > 1)}" + (
-        f" of {found.cluster.gpus} GPUs" if found.cluster else ""
-    )
+    nodes = found.launch.nodes
+    each = f"{nodes} nodes x {found.launch.processes} = " if nodes > 1 else "1 node, "
+    on = f" of {found.cluster.gpus} GPUs" if found.cluster else ""
+    yield f"  {each}{ranks} rank{'s' * (ranks > 1)}{on}"
     parts = f"{ranks} rank{'s' * (ranks > 1)} x {micro} micro-batch{'es' * (micro > 1)} x {train.micro_batch} rows"
     yield f"  global batch {train.global_batch} rows = {parts} of at most {length} tokens"
     if extent.steps is None:
@@ -162,6 +172,8 @@ def _time(found: Outlook) -> Iterator[str]:
     unit = "rank-hours" if cpu else "GPU-hours"
     ranks = found.run.parallel.processes
     yield f"  {found.pace.tokens_per_second:,.0f} tokens/s over {ranks} rank{'s' * (ranks > 1)} ({found.pace.source})"
+    if found.launch.nodes > 1 and not found.pace.measured:
+        yield "  the network between nodes is not counted: sharded strategies will be slower than this"
     if found.measured and found.measured.memory_mb:
         size = found.measured.memory_mb * 2**20
         off = found.memory.tensors / size - 1

@@ -72,9 +72,12 @@ def ranks(launcher: int, target: Sequence[str], variable: str = "RANK") -> dict[
     A launcher that starts a single rank does so without the `variable`; that child is rank 0.
     """
     wanted = tuple(target)
+    # A child between fork and exec still has the launcher's own command line, which ends in the target as well.
+    own = words(launcher)
     found = {}
     for pid in children(launcher):
-        if words(pid)[-len(wanted) :] == wanted:
+        said = words(pid)
+        if said != own and said[-len(wanted) :] == wanted:
             found[int(environment(pid).get(variable, "0"))] = pid
     return found
 
@@ -93,7 +96,8 @@ def belonging(mark: bytes, *, spare: frozenset[int] = frozenset()) -> set[int]:
     members = set()
     for row in rows:
         with suppress(OSError):
-            if row.state != "Z" and mark in (PROC / str(row.pid) / "environ").read_bytes():
+            # Ended by a zero, as the kernel has it: one attempt's name may begin with another's.
+            if row.state != "Z" and mark + b"\0" in (PROC / str(row.pid) / "environ").read_bytes():
                 members.add(row.pid)
     # Programs that wiped their environment are found through their parents.
     grown = True

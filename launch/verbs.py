@@ -53,13 +53,21 @@ def start(
     processes: int | None,
     *,
     dry_run: bool,
+    where: str | None = None,
     words: tuple[str, ...] = (),
 ) -> None:
     """Print the launch line of a verb and, unless it is a dry run, run it and exit with its verdict's code.
 
-    `words` are further options of the verb, handed on to the ranks.
+    `where` names a cluster; empty: this machine. `words` are further options of the verb, handed on to the ranks.
     """
     loaded, overrides = read(run_file, overrides, processes)
+    if where is not None:
+        from launch.submit import attached, composed, shown
+
+        if dry_run:
+            click.echo(shown(composed(loaded.run, where, verb, words)), nl=False)
+            return
+        sys.exit(attached(loaded.run, where, verb, words))
     demand(loaded.run, training=verb == "train")
     launch = plan(loaded.run, verb, run_file, overrides, words)
     # Whoever asked for JSON reads standard output with a program.
@@ -75,26 +83,44 @@ def start(
     sys.exit(supervise(launch).exit_code)
 
 
+on_hosts = click.option(
+    "--on",
+    "where",
+    metavar="CLUSTER",
+    help="Run on this cluster (kind: local or hosts) and wait for the end.",
+)
+
+
 @click.command()
 @run_options
-def train(run_file: str, overrides: tuple[str, ...], processes: int | None, dry_run: bool) -> None:
+@on_hosts
+def train(
+    run_file: str, overrides: tuple[str, ...], processes: int | None, dry_run: bool, where: str | None
+) -> None:
     """Fine-tune a model: print the `accelerate launch` line, then run it.
 
     Exit codes: 0 done, 1 a bug or a dead rank, 2 a wish that cannot be met, 75 stopped and saved, 93 do not requeue.
     """
-    start("train", run_file, overrides, processes, dry_run=dry_run)
+    start("train", run_file, overrides, processes, dry_run=dry_run, where=where)
 
 
 @click.command()
 @run_options
+@on_hosts
 @click.option("--base", is_flag=True, help="Judge the model the run starts from instead of its result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def evaluate(
-    run_file: str, overrides: tuple[str, ...], processes: int | None, dry_run: bool, base: bool, as_json: bool
+    run_file: str,
+    overrides: tuple[str, ...],
+    processes: int | None,
+    dry_run: bool,
+    where: str | None,
+    base: bool,
+    as_json: bool,
 ) -> None:
     """Sample a benchmark's tasks, run the answers in the sandbox, report pass@k."""
     words = ("--base",) * base + ("--json",) * as_json
-    start("evaluate", run_file, overrides, processes, dry_run=dry_run, words=words)
+    start("evaluate", run_file, overrides, processes, dry_run=dry_run, where=where, words=words)
 
 
 @click.command()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine import errors, protocol
 from engine.protocol import Crash, Outcome
+from launch.hang import Hang
 
 # What ranks say when a peer is gone: true, and never the cause.
 SECONDARY = re.compile(
@@ -27,11 +28,15 @@ SAID_CODES = (errors.WRONG_WISH, errors.PREFLIGHT_FAILED, errors.PREEMPTED, erro
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """The end of one rank's process as the agent saw it. `code` is negative for a signal, None where nobody saw it."""
+    """The end of one rank's process as the agent saw it. `code` is negative for a signal, None where nobody saw it.
+
+    `host` is told in the sentence where there are several.
+    """
 
     rank: int
     code: int | None
     seconds: float
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Evidence:
         last_step: last step in metrics.jsonl.
         asked_to_stop: whether a signal asked for a stop at the step border.
         killed: why the agent killed the tree, if it did so before the ranks ended by themselves.
+        hang: the ranks that kept the others waiting, if the tree was killed for that.
+        places: where each rank's last heartbeat was, as ` at step 7, forward`.
     """
 
     verb: str
@@ -61,6 +68,8 @@ class Evidence:
     last_step: int | None = None
     asked_to_stop: bool = False
     killed: str | None = None
+    hang: Hang | None = None
+    places: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,11 @@ class Verdict:
     rank: int | None = None
     gist: str = ""
 
+    @property
+    def restartable(self) -> bool:
+        """Whether starting again may end otherwise: nobody asked for this end, and no wish was wrong."""
+        return self.exit_code == errors.BUG and self.rank is not None
+
 
 def decide(evidence: Evidence) -> Verdict:
     """One verdict for all ranks."""
@@ -90,6 +104,8 @@ def decide(evidence: Evidence) -> Verdict:
         return Verdict(errors.DONE, _finished_sentence(evidence))
     if crash:
         return _crashed(evidence, crash)
+    if evidence.hang:
+        return Verdict(errors.BUG, f"{evidence.hang.sentence}.", evidence.hang.ranks[0])
     outcome = evidence.outcome
     if outcome and outcome.status == "preempted":
         where = f"saved at step {outcome.step}" + (f" in {outcome.checkpoint}" if outcome.checkpoint else "")
@@ -128,7 +144,7 @@ def _finished_sentence(evidence: Evidence) -> str:
     how = (
         "Stopped early, as the metric stopped improving," if outcome.status == "early_stopped" else "Finished"
     )
-    return f"{how} after step {outcome.step} in {_duration(outcome.seconds)}."
+    return f"{how} after step {outcome.step} in {duration(outcome.seconds)}."
 
 
 def _first_crash(evidence: Evidence) -> Crash | None:
@@ -154,7 +170,17 @@ def _first_death(evidence: Evidence, before: float | None) -> Death | None:
         and (before is None or death.seconds < before)
         and not (evidence.asked_to_stop and death.code in (-signal.SIGTERM, -signal.SIGINT, errors.PREEMPTED))
     ]
-    return min(suspects, key=lambda death: death.seconds, default=None)
+    # Launchers end the ranks that are left with SIGTERM, so that is seldom how it began.
+    return min(suspects, key=lambda death: (death.code == -signal.SIGTERM, death.seconds), default=None)
+
+
+def primary_seconds(evidence: Evidence) -> float | None:
+    """When the first rank died of itself, rather than of a peer's end; None where none did."""
+    crash = _first_crash(evidence)
+    if crash:
+        return crash.seconds
+    death = _first_death(evidence, before=None)
+    return death.seconds if death and death.code not in (0, errors.PREEMPTED) else None
 
 
 def _violent(death: Death, evidence: Evidence) -> bool:
@@ -185,9 +211,9 @@ def _crashed(evidence: Evidence, crash: Crash) -> Verdict:
 
 
 def _died(evidence: Evidence, death: Death) -> Verdict:
-    where = (
-        f" after step {evidence.last_step}" if evidence.last_step is not None else " before the first step"
-    )
+    step = evidence.last_step
+    logged = f" after step {step}" if step is not None else " before the first step"
+    where = evidence.places.get(death.rank, logged)
     followers = _followers(evidence, death.rank)
     if death.code in SAID_CODES:
         return Verdict(death.code, f"Rank {death.rank} refused to go on; it says why above.", death.rank)
@@ -201,7 +227,8 @@ def _died(evidence: Evidence, death: Death) -> Verdict:
             how += " (the kernel does so when memory runs out: see dmesg, or lower train.micro_batch)"
     else:
         how = f"ended with exit code {death.code} and left no crash file"
-    return Verdict(errors.BUG, f"Rank {death.rank} died first{where}: it {how}{followers}", death.rank)
+    on = f" on {death.host}" if death.host else ""
+    return Verdict(errors.BUG, f"Rank {death.rank}{on} died first{where}: it {how}{followers}", death.rank)
 
 
 def _followers(evidence: Evidence, first: int) -> str:
@@ -256,32 +283,14 @@ def reported_deaths(report: str, seconds: float) -> list[Death]:
     return deaths
 
 
-def last_step(metrics: Path) -> int | None:
-    """The last step logged, read from the end of the file."""
-    try:
-        with metrics.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 65536))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            step = json.loads(line).get("step")
-        except (ValueError, AttributeError):
-            continue
-        if isinstance(step, int):
-            return step
-    return None
-
-
 def results_since(folder: Path, seconds: float) -> bool:
     """Whether an evaluation's summary was written after `seconds`."""
     summaries = (folder / protocol.EVALUATIONS).glob("*/summary.json")
     return any(file.stat().st_mtime >= seconds for file in summaries)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in two units at most, as sentences need them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 from launch import processes
@@ -14,15 +15,19 @@ class Watchdog:
 
     It holds the reading end of a pipe whose writing end only the launcher has: however the launcher ends, the pipe
     closes. A launcher that ends well says so first, through `dismiss`.
+
+    Args:
+        mark: `NAME=value` that the attempt's processes have in their environment.
+        last_words: called in the watchdog's process once all of them are gone.
     """
 
-    def __init__(self, mark: bytes) -> None:
+    def __init__(self, mark: bytes, last_words: Callable[[], None]) -> None:
         reading, self._writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._writing)
             try:
-                _wait(reading, mark)
+                _wait(reading, mark, last_words)
             finally:
                 os._exit(0)
         os.close(reading)
@@ -36,7 +41,7 @@ class Watchdog:
             os.waitpid(self.pid, 0)
 
 
-def _wait(reading: int, mark: bytes) -> None:
+def _wait(reading: int, mark: bytes, last_words: Callable[[], None]) -> None:
     # Signals that end the launcher (Ctrl-C goes to the whole terminal group) must not end its watchdog before it.
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -48,3 +53,4 @@ def _wait(reading: int, mark: bytes) -> None:
         os.dup2(silence, descriptor)
     if os.read(reading, 1) != b".":
         processes.kill_all(mark, spare=frozenset({os.getpid()}))
+        last_words()

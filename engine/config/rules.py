@@ -57,6 +57,15 @@ def batch_divides(run: Run, ranks: int) -> Iterator[Finding]:
         )
 
 
+def restarts_resume(run: Run, ranks: int) -> Iterator[Finding]:
+    """A start by itself must not throw away what the one before has saved."""
+    restarts = run.parallel.restarts
+    if restarts and run.checkpoint.resume == "never":
+        yield Finding(
+            f"parallel.restarts is {restarts} and checkpoint.resume is never", "use checkpoint.resume auto"
+        )
+
+
 def one_rank_has_no_peers(run: Run, ranks: int) -> Iterator[Finding]:
     """`none` is for one rank; anything else needs a strategy."""
     if run.parallel.strategy == "none" and ranks > 1:
@@ -272,6 +281,7 @@ def judgement_has_a_benchmark(run: Run, ranks: int) -> Iterator[Finding]:
 
 
 OF_TRAINING: tuple[Rule, ...] = (
+    restarts_resume,
     batch_divides,
     one_rank_has_no_peers,
     fsdp_shards_floats,

@@ -197,7 +197,7 @@ class Parallel(Section):
     """`none` one rank; `ddp` replicas; `zero1` sharded optimizer, `zero2` and gradients, `zero3` and weights
     (arXiv 1910.02054); `fsdp2` torch's own fully sharded data parallel (arXiv 2304.11277)."""
     processes: Positive = 1
-    """Ranks on this machine; one per accelerator, or any number on CPU."""
+    """Ranks on each machine; one per accelerator, or any number on CPU."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where ranks compute; `auto` takes CUDA where it is found. CPU ranks talk over gloo."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
@@ -210,6 +210,12 @@ class Parallel(Section):
     """CPU threads a rank may use; 0: cores divided by ranks on CPU, torch's own default otherwise."""
     timeout_seconds: Positive = 1800
     """How long a collective may wait for a peer."""
+    hang_seconds: NonNegative = 300
+    """How long a rank may be silent inside a step while the others wait for it before the run is ended, at least; a
+    stopped process is not waited for. 0: it is named and never ended."""
+    restarts: NonNegative = 0
+    """How many times `temper train` starts again by itself, from the newest checkpoint, after a rank has crashed or
+    hung. Three attempts without a new checkpoint end it earlier."""
 
 
 class Server(Section):

@@ -15,6 +15,7 @@ from engine.config import Run, demand
 from engine.data import Batch, Loader, end_of_turn, load_tokenizer, prepare
 from engine.dist import World
 from engine.errors import WishError
+from engine.heartbeat import Where
 from engine.model import adapt, demand_exact_packing, load_model, loss_head, packing_difference
 from engine.track import Meter, Tracker
 from engine.train.engine import Engine
@@ -48,7 +49,7 @@ class Job:
     objective: Objective
     store: Store
     tracker: Tracker
-    where: protocol.Where
+    where: Where
     steps: int
     files: dict[str, str]
     """SHA-256 of the data's files, by name."""
@@ -64,7 +65,7 @@ class Job:
         return smaller_is_better(self.run.checkpoint.metric, self.run.checkpoint.mode)
 
 
-def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any = None) -> Job:
+def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) -> Job:
     """Build the job of a Run on this rank (a collective).
 
     Raises:
@@ -75,12 +76,12 @@ def assemble(run: Run, world: World, where: protocol.Where, benchmark_texts: Any
     if run.data is None:
         raise WishError("this run has no data section", "add data.train with at least one source")
     torch.use_deterministic_algorithms(run.train.deterministic, warn_only=True)
-    where.phase = "data"
+    where.at("prepare")
     tokenizer = load_tokenizer(run)
     prepared = prepare(
         run, tokenizer, rank=world.rank, world_size=world.size, benchmark_texts=benchmark_texts
     )
-    where.phase = "model"
+    where.at("model")
     model = adapt(load_model(run, world.device), run)
     head = loss_head(model) if run.train.chunked_loss else None
     _demand_fit(model, tokenizer, run)

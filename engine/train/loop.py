@@ -17,6 +17,7 @@ from engine.checkpoint import WEIGHTS, resume, save, sync_tree
 from engine.config import Run
 from engine.dist import World
 from engine.errors import Preempted, TemperError, WishError
+from engine.heartbeat import Where
 from engine.track import Progress, memory, memory_bytes
 from engine.train.assemble import Evaluation, Job, assemble
 from engine.train.step import StepResult, take_step
@@ -29,7 +30,7 @@ def train(
     *,
     evaluate: Evaluation | None = None,
     benchmark_texts: Any = None,
-    where: protocol.Where | None = None,
+    where: Where | None = None,
 ) -> protocol.Outcome:
     """Train a Run to its end (a collective).
 
@@ -38,7 +39,7 @@ def train(
         world: the ranks.
         evaluate: in-loop evaluation; called on every rank every `train.evaluate_every` steps.
         benchmark_texts: texts of held-out tasks that training rows must not overlap.
-        where: told what this rank is doing, for its crash file.
+        where: told what this rank is doing, for its crash file and heartbeat.
 
     Raises:
         Preempted: a signal asked to stop; the state is saved.
@@ -47,7 +48,7 @@ def train(
     """
     started = time.monotonic()
     with listen() as asked:
-        job = assemble(run, world, where or protocol.Where(), benchmark_texts)
+        job = assemble(run, world, where or Where(), benchmark_texts)
         job.evaluate = evaluate
         _resume(job)
         status = "early_stopped" if _waited_enough(job) else "finished"
@@ -57,6 +58,7 @@ def train(
             began = time.monotonic()
             result = take_step(job, log=due, asked_to_stop=bool(asked))
             _advance(job, result, time.monotonic() - began)
+            job.where.at("log")
             job.meter.step(result.tokens, result.trained_tokens)
             logged = _report(job, result) if due else {}
             with job.meter.aside():
@@ -82,7 +84,7 @@ def train(
 
 
 def _resume(job: Job) -> None:
-    job.where.phase = "resume"
+    job.where.at("resume")
     if job.run.checkpoint.resume == "never":
         if job.world.first:
             # What came of it goes too: stopped early, this attempt would leave an older training's in its place.
@@ -168,10 +170,10 @@ def _measure(job: Job) -> dict[str, float]:
     last = step == job.steps
     metrics: dict[str, float] = {}
     if job.validation and (last or (train.validate_every and step % train.validate_every == 0)):
-        job.where.phase = "validate"
+        job.where.at("validate")
         metrics["validation_loss"] = validate(job)
     if job.evaluate is not None and train.evaluate_every and (last or step % train.evaluate_every == 0):
-        job.where.phase = "evaluate"
+        job.where.at("evaluate")
         with job.engine.whole() as model:
             metrics |= job.evaluate(model, job.tokenizer, step)
         job.engine.module.train()
@@ -196,6 +198,7 @@ def validate(job: Job) -> float:
     job.engine.module.eval()
     total, tokens = 0.0, 0.0
     for batch in job.validation:
+        job.where.at("validate")
         total += float(job.objective(job.engine.module, batch, job.world.device))
         tokens += batch.trained_tokens
     job.engine.module.train()
@@ -217,7 +220,7 @@ def _watch(job: Job, metrics: dict[str, float]) -> bool:
 
 
 def _save(job: Job, metrics: dict[str, float]) -> None:
-    job.where.phase = "save"
+    job.where.at("save")
     save(
         job.store,
         job.progress,
@@ -231,6 +234,7 @@ def _save(job: Job, metrics: dict[str, float]) -> None:
 
 
 def _finish(job: Job, status: Any, saved: int, started: float) -> protocol.Outcome:
+    job.where.at("finish")
     checkpoint = str(job.store.path(saved)) if saved >= 0 else None
     outcome = protocol.Outcome(status, job.progress.step, time.monotonic() - started, checkpoint)
     if job.world.first:

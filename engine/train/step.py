@@ -35,7 +35,7 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
         Stopped: the loss or the gradient is not finite.
     """
     world, engine, step = job.world, job.engine, job.progress.step
-    job.where.phase, job.where.step = "data", step
+    job.where.at("data", step + 1)
     # What is random in a step (dropout) begins anew with each, so that a resumed run needs no generator's state.
     torch.manual_seed(key(job.run.seed, "step", step, world.rank))
     batches = job.loader.micro_batches(step)
@@ -44,23 +44,24 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
         sum(b.tokens for b in batches),
         int(asked_to_stop),
     )
+    job.where.at("agree")
     trained, tokens, stop = (int(count) for count in world.sum(counts))
     scale = world.size / max(1, trained)
     losses = []
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
         with engine.accumulate(last=last):
-            job.where.phase = "forward"
+            job.where.at("forward")
             loss = job.objective(engine.module, batch, world.device)
             losses.append(loss.detach())
-            job.where.phase = "backward"
+            job.where.at("backward")
             engine.backward(loss * scale, last=last)
     mean = None
     if log:
         sums = torch.stack(losses).tolist()
         demand_finite_loss(world, step, batches, sums)
         mean = world.sum([sum(sums)])[0] / max(1, trained)
-    job.where.phase = "optimizer"
+    job.where.at("optimizer")
     rate = learning_rate(job.run.train, step, job.steps)
     update = engine.step(rate)
     if not update.skipped:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import processes
+from launch import attempts, processes
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -25,10 +25,11 @@ import dataclasses, sys
 from engine.config import Run
 from launch.agent import supervise
 from launch.command import plan
-folder, mode, count = sys.argv[1:]
+folder, mode, count, restarts = sys.argv[1:]
 count = int(count)
 run = Run(output=folder, model={"path": "none"}, parallel={
-    "processes": count, "strategy": "ddp" if count > 1 else "none", "device": "cpu"})
+    "processes": count, "strategy": "ddp" if count > 1 else "none", "device": "cpu",
+    "restarts": int(restarts)})
 launch = dataclasses.replace(plan(run, "train", "run.yaml"), target=(STAND_IN, folder, mode))
 sys.exit(supervise(launch, after_exit_seconds=4.0).exit_code)
 """.replace("STAND_IN", repr(str(HERE / "stand_in.py")))
@@ -45,11 +46,11 @@ class Ended:
 class Launcher:
     """One launcher process with its stand-in ranks."""
 
-    def __init__(self, folder: Path, mode: str, count: int = 2) -> None:
+    def __init__(self, folder: Path, mode: str, count: int = 2, restarts: int = 0) -> None:
         self.folder = folder
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(folder), mode, str(count)],
+            [sys.executable, "-c", DRIVER, str(folder), mode, str(count), str(restarts)],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -83,8 +84,8 @@ class Launcher:
 def start(tmp_path: Path) -> Iterator[Callable[..., Launcher]]:
     made: list[Launcher] = []
 
-    def begin(mode: str, count: int = 2) -> Launcher:
-        made.append(Launcher(tmp_path / "run", mode, count))
+    def begin(mode: str, count: int = 2, restarts: int = 0) -> Launcher:
+        made.append(Launcher(tmp_path / "run", mode, count, restarts))
         return made[-1]
 
     yield begin
@@ -112,9 +113,10 @@ def test_ranks_that_finish_end_with_zero(start: Callable[..., Launcher], count: 
     assert "step 5" in ended.output
     assert "temper:" not in ended.errors
     assert not launcher.relatives()
-    assert "step 5" in (launcher.folder / "logs" / "rank-0.log").read_text()
+    logs = launcher.folder / "logs" / "attempt-1"
+    assert "step 5" in (logs / "rank-0.log").read_text()
     if count == 2:
-        assert "error output of a rank" in (launcher.folder / "logs" / "rank-1.err.log").read_text()
+        assert "error output of a rank" in (logs / "rank-1.err.log").read_text()
 
 
 def test_the_rank_that_raised_is_named_not_the_ones_that_lost_it(start: Callable[..., Launcher]) -> None:
@@ -189,13 +191,30 @@ def test_a_second_interrupt_kills_ranks_that_do_not_listen(start: Callable[..., 
     assert not launcher.relatives()
 
 
-def test_a_launcher_killed_outright_leaves_no_orphan(start: Callable[..., Launcher]) -> None:
+def test_three_attempts_without_a_checkpoint_end_the_restarts(start: Callable[..., Launcher]) -> None:
+    launcher = start("sigkill", 1, restarts=5)
+    ended = launcher.end(120)
+    assert ended.code == 93, ended.errors
+    assert "starting again from the beginning (restart 2 of 5)" in ended.errors
+    assert "The last 3 attempts made no progress (no checkpoint was saved)" in ended.errors
+    history = attempts.read(launcher.folder)
+    assert [attempt.exit_code for attempt in history] == [1, 1, 93]
+    assert all("killed by SIGKILL" in attempt.sentence for attempt in history)
+    for number in (1, 2, 3):
+        assert (attempts.log_folder(launcher.folder, number) / "rank-0.log").exists()
+
+
+def test_a_launcher_killed_outright_is_accounted_for_and_leaves_no_orphan(
+    start: Callable[..., Launcher],
+) -> None:
     launcher = start("deaf")
     launcher.until(launcher.stepping)
     assert len(launcher.relatives()) >= 4
     launcher.process.kill()
     launcher.process.wait()
     assert gone(launcher)
+    (last,) = attempts.read(launcher.folder)
+    assert last.exit_code is None and last.sentence.startswith("The launcher was killed")
 
 
 def test_two_launchers_do_not_share_a_run_folder(start: Callable[..., Launcher]) -> None:
@@ -213,7 +232,7 @@ def test_rank_zero_has_a_terminal_where_the_launcher_has_one(tmp_path: Path) -> 
     driver = DRIVER.replace(repr(str(HERE / "stand_in.py")), repr(str(script)))
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", driver, str(tmp_path / "run"), "x", "1"],
+        [sys.executable, "-c", driver, str(tmp_path / "run"), "x", "1", "0"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
         stdout=theirs,

@@ -17,6 +17,7 @@ FLOORS = {
     "errors": 0,
     "hub": 0,
     "protocol": 0,
+    "heartbeat": 0,
     "config": 0,
     "dist": 1,
     "track": 1,
@@ -34,7 +35,7 @@ FLOORS = {
 }
 # A room may hold part of another floor's plain values: these are data without behaviour or torch.
 FLOOR_ZERO = {room for room, floor in FLOORS.items() if floor == 0}
-LIGHT = ("errors", "hub", "protocol", "config", "sandbox")
+LIGHT = ("errors", "hub", "protocol", "heartbeat", "config", "sandbox")
 HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "peft", "bitsandbytes", "datasets", "numpy"}
 HOMES = {
     "deepspeed": {"checkpoint", "train", "config"},

@@ -39,6 +39,7 @@ SERVER = "http://127.0.0.1:8000/v1"
 # fmt: off
 # ruff: noqa: E501 - a table reads better in long rows
 CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]]] = [
+    ("restarts", {"parallel": {"restarts": 2}, "checkpoint": {"resume": "never"}}, "parallel.restarts is 2 and checkpoint.resume is never", {"parallel": {"restarts": 2}, "checkpoint": {"resume": "auto"}}),
     ("batch", {"train": {"global_batch": 100, "micro_batch": 8}, "parallel": {"strategy": "ddp", "processes": 3}},
      "global_batch 100 is not divisible by 3 ranks x train.micro_batch 8", {"train": {"global_batch": 96}}),
     ("peers", {"parallel": {"processes": 2}}, "strategy is none and there are 2 ranks", {"parallel": {"strategy": "ddp"}}),

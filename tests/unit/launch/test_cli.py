@@ -46,6 +46,8 @@ def test_help_names_every_verb() -> None:
         "benchmark",
         "sandbox",
         "data",
+        "watch",
+        "explain",
         "config",
         "demo",
         "version",

@@ -8,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_accelerate_makes_the_ranks_whatever_its_own_settings_say(tmp_path: Path
     environment.pop("PET_REDIRECTS", None)
     accelerate = Path(sys.executable).with_name("accelerate")
     done = subprocess.run(
-        [str(accelerate), *launch.flags[1:], str(script)],
+        [str(accelerate), *replace(launch, target=(str(script),)).argv[1:]],
         env=environment,
         cwd=ROOT,
         capture_output=True,

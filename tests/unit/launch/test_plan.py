@@ -16,10 +16,10 @@ from engine.config import Run, Source, check, dump, load
 from engine.data.sources import read
 from engine.errors import WishError
 from launch.architecture import architecture
+from launch.cluster import place as place_of
 from launch.command import plan as launch_plan
 from launch.cost import extent, measured
 from launch.fit import fits, search
-from launch.hardware import cluster
 from launch.memory import GIB, estimate
 from launch.outlook import outlook
 from launch.states import job
@@ -284,7 +284,7 @@ def test_time_is_told_as_an_estimate_with_its_price(run_file: Path, tmp_path: Pa
 
 def test_every_way_that_is_proposed_is_allowed_and_fits(run_file: Path) -> None:
     run = load(run_file).run
-    model, place = architecture(run), cluster("4xa100-40gb")
+    model, place = architecture(run), place_of("4xa100-40gb").hardware("4xa100-40gb")
     changes = search(run, model, place)
     assert changes, "a 7B model can be trained on four A100 of 40 GB with offload"
     speeds = [change.tokens_per_second for change in changes]

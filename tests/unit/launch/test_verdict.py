@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from engine.protocol import Crash, Outcome
-from launch.verdict import Death, Evidence, decide, last_step, reported_deaths, results_since, secondary
+from launch.hang import Hang
+from launch.records import last_step
+from launch.verdict import (
+    Death,
+    Evidence,
+    Verdict,
+    decide,
+    reported_deaths,
+    results_since,
+    secondary,
+)
 
 TRAIN = Evidence(verb="train", processes=4, launcher_code=1, last_step=12)
 
@@ -52,6 +62,24 @@ def test_a_killed_rank_is_named_before_the_unfamiliar_echo_of_its_peers() -> Non
     deaths = (Death(2, -9, 10.0), Death(0, 1, 10.3))
     verdict = decide(replace(TRAIN, crashes=crashes, deaths=deaths))
     assert verdict.rank == 2 and "SIGKILL" in verdict.sentence and "memory" in verdict.sentence
+
+
+def test_a_rank_that_its_launcher_ended_is_not_the_first() -> None:
+    deaths = (Death(1, -15, 9.0), Death(2, 1, 9.1))
+    verdict = decide(replace(TRAIN, deaths=deaths, places={2: " at step 13, save"}))
+    assert (
+        verdict.rank == 2
+        and "Rank 2 died first at step 13, save: it ended with exit code 1" in verdict.sentence
+    )
+    alone = decide(replace(TRAIN, deaths=deaths[:1]))
+    assert alone.rank == 1 and "died first after step 12: it was killed by SIGTERM" in alone.sentence
+
+
+def test_a_hang_that_was_ended_is_the_verdict_unless_a_rank_told_why() -> None:
+    hang = Hang((1,), "Rank 1 on node-b has been silent for 12 s", True, 8.0)
+    ended = replace(TRAIN, hang=hang, killed="hang", launcher_code=-9)
+    assert decide(ended) == Verdict(1, "Rank 1 on node-b has been silent for 12 s.", 1)
+    assert decide(replace(ended, crashes=(crash(0, "ValueError", "bad", 9.0),))).rank == 0
 
 
 def test_a_rank_that_crashed_before_another_was_killed_is_the_first() -> None:

@@ -1,4 +1,4 @@
-"""Hardware by name and from YAML files: what is read, and what is refused with the nearest name."""
+"""Places by short name and from YAML files: what is read, and what is refused with the nearest name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 from engine.errors import WishError
-from launch.hardware import GPUS, SYNONYMS, cluster
+from launch.cluster import place
+from launch.hardware import GPUS, SYNONYMS, Cluster
 
 ROOT = Path(__file__).parents[3]
+
+
+def cluster(text: str) -> Cluster:
+    found = place(text).hardware(text)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -40,8 +47,8 @@ def test_synonyms_lead_to_the_table() -> None:
     "file", sorted((ROOT / "configs" / "cluster").glob("*.yaml")), ids=lambda file: file.name
 )
 def test_every_cluster_in_configs_is_one(file: Path) -> None:
-    found = cluster(str(file))
-    assert found.kind == "local" and found.gpus >= 1
+    found = place(str(file))
+    assert found.size >= 1 and found.kind in file.read_text()
     assert file.read_text().startswith("# ")
 
 
@@ -50,7 +57,16 @@ def test_every_cluster_in_configs_is_one(file: Path) -> None:
     [
         ("kind: local\ngpus_per_nod: 8\ngpu: h100\n", "did you mean gpus_per_node"),
         ("kind: local\ngpu: h100\n", "gpus_per_node is missing"),
-        ("kind: slurm\ngpus_per_node: 8\ngpu: h100\n", "kind is 'slurm'"),
+        ("kind: slrm\ngpus_per_node: 8\ngpu: h100\n", "kind is 'slrm'"),
+        ("gpus_per_node: 8\n", "kind is missing"),
+        ("kind: slurm\ngpus_per_node: 8\ngpu: h100\n", "nodes is missing"),
+        ("kind: slurm\nnodes: 2\ngpus_per_node: 8\n", "gpu is missing"),
+        ("kind: slurm\nnodes: 2\ngpus_per_node: 0\nlines: [rm]\n", "lines.0 is 'rm'"),
+        ("kind: hosts\nhosts: []\ngpus_per_node: 0\n", "hosts is []"),
+        ("kind: hosts\nhosts: ['-oProxyCommand=x']\ngpus_per_node: 0\n", "hosts.0 is '-oProxyCommand=x'"),
+        ("kind: local\ngpus_per_node: 0\nenvironment: [RANK]\n", "set by the launcher itself"),
+        ("kind: local\ngpus_per_node: 0\nenvironment: ['A B']\n", "environment.0 is 'A B'"),
+        ("kind: kubernetes\nnodes: 2\ngpus_per_node: 0\nimage: x\n", "claim is missing"),
         ("kind: local\nnodes: 2\ngpus_per_node: 8\ngpu: h100\n", "nodes is 2"),
         ("kind: local\ngpus_per_node: 8\ngpu: h10\n", "did you mean h100"),
         ("- h100\n", "no mapping"),
@@ -69,3 +85,10 @@ def test_a_file_may_know_its_memory_better(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("kind: local\ngpus_per_node: 2\ngpu: h100\ngpu_memory_gib: 93.1\n")
     assert cluster(str(file)).gpu.memory_gib == 93.1
+
+
+def test_nodes_without_gpus_are_a_place_without_hardware(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("kind: hosts\nhosts: [a, b, c]\ngpus_per_node: 0\n")
+    found = place(str(file))
+    assert (found.size, found.hardware("c")) == (3, None)

@@ -1,0 +1,34 @@
+"""Machines reached one by one: the lead runs here and starts an agent on each, by ssh or the words of `command`."""
+
+from __future__ import annotations
+
+import shlex
+
+from launch.backends.local import cancel, command, log_command, render, status, submit
+from launch.cluster import Hosts
+from launch.lead import Start
+from launch.submission import Submission
+
+__all__ = ["cancel", "command", "log_command", "render", "starts", "status", "submit"]
+
+
+def starts(submission: Submission, attempt: str) -> tuple[Start, ...]:
+    """One command a machine."""
+    place = submission.place
+    assert isinstance(place, Hosts)
+    found = []
+    for node, host in enumerate(place.hosts):
+        words = ("--head", place.hosts[0], "--attempt", attempt, "--node", str(node), "--held")
+        line = f"cd {shlex.quote(str(submission.directory))} && exec {shlex.join(submission.agent(*words))}"
+        found.append(Start((*_transport(place, host), line), (node,), held=True))
+    return tuple(found)
+
+
+def _transport(place: Hosts, host: str) -> tuple[str, ...]:
+    """Words that run the shell line which follows them on a machine."""
+    if place.command is not None:
+        return (*(word.replace("{host}", host) for word in place.command), "/bin/sh", "-c")
+    words = ["ssh", "-T", "-o", "BatchMode=yes", *place.options]
+    words += ["-l", place.user] if place.user else []
+    words += ["-p", str(place.port)] if place.port else []
+    return (*words, "--", host)

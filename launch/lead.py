@@ -1,0 +1,178 @@
+"""The lead: starts the agents of all nodes, hands on what it is asked, and says in one sentence how it ended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from engine import errors, protocol
+from engine.errors import PreflightError
+from launch import reports
+from launch.agent import forget_last_attempt
+from launch.reports import Attempt, Report, merged
+from launch.submission import Submission
+from launch.verdict import Verdict
+
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+LOOK_SECONDS = 0.1
+# After one node has ended badly the others hear of it from its report; this is for those that do not.
+AFTER_FAILURE_SECONDS = 30.0
+AFTER_KILL_SECONDS = 25.0
+PROGRESS_CYCLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One command that starts agents.
+
+    Attributes:
+        argv: the command.
+        nodes: the nodes whose agents it starts.
+        held: whether the agent obeys words on its standard input; else it gets signals through the command.
+    """
+
+    argv: tuple[str, ...]
+    nodes: tuple[int, ...]
+    held: bool
+
+
+class Lead:
+    """One attempt of a submission. Its run folder is `submission.launch.folder`, seen from the working folder."""
+
+    def __init__(self, submission: Submission, name: str) -> None:
+        self.submission = submission
+        self.attempt = Attempt(submission.launch.folder, name, protocol.now())
+        self.heard: list[signal.Signals] = []
+        self.asked: signal.Signals | None = None
+        self.killed_at: float | None = None
+        self.by_user = False
+        self.failed_at: float | None = None
+
+    def run(self, starts: Sequence[Start]) -> Verdict:
+        """Start everything, wait for all of it, tell how it ended."""
+        launch = self.submission.launch
+        launch.logs.mkdir(parents=True, exist_ok=True)
+        forget_last_attempt(launch)
+        before = {number: signal.signal(number, self._hear) for number in ASKING}
+        children: list[tuple[Start, subprocess.Popen[bytes]]] = []
+        try:
+            for start in starts:
+                children.append((start, self._popen(start)))
+            self._watch(children)
+        finally:
+            for _, child in children:
+                with suppress(ProcessLookupError):
+                    child.kill()
+                child.wait()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        for start, child in children:
+            self._account(start, child.returncode)
+        verdict = merged(
+            self.attempt, launch.verb, launch.world_size, asked=self.asked is not None, killed=self.by_user
+        )
+        if self.submission.place.kind == "slurm":
+            verdict = self._without_progress(verdict)
+        reports.conclude(self.attempt, verdict, launch.logs)
+        return verdict
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether it was the place that asked to stop, before the end of its time."""
+        return self.asked == signal.SIGUSR1
+
+    def _popen(self, start: Start) -> subprocess.Popen[bytes]:
+        # Ctrl-C goes to every process of the terminal's group: the agents must hear of it from us alone.
+        stdin = subprocess.PIPE if start.held else subprocess.DEVNULL
+        try:
+            return subprocess.Popen(start.argv, stdin=stdin, start_new_session=True)
+        except OSError as error:
+            raise PreflightError(
+                f"{start.argv[0]} cannot be started here: {error.strerror}",
+                "install it, or mend the cluster file",
+            ) from None
+
+    def _hear(self, number: int, frame: FrameType | None) -> Any:
+        self.heard.append(signal.Signals(number))
+
+    def _watch(self, children: list[tuple[Start, subprocess.Popen[bytes]]]) -> None:
+        accounted: set[int] = set()
+        while alive := [one for one in children if one[1].poll() is None]:
+            for start, child in children:
+                if child.returncode is not None and child.pid not in accounted:
+                    accounted.add(child.pid)
+                    self._account(start, child.returncode)
+                    if child.returncode not in (errors.DONE, errors.PREEMPTED):
+                        self.failed_at = self.failed_at or time.monotonic()
+            while self.heard:
+                self._obey(self.heard.pop(0), alive)
+            self._lose_patience(alive)
+            time.sleep(LOOK_SECONDS)
+
+    def _obey(self, received: signal.Signals, alive: list[tuple[Start, subprocess.Popen[bytes]]]) -> None:
+        if self.asked is None:
+            self.asked = received
+            for start, child in alive:
+                _ask(start, child)
+        elif received == signal.SIGINT and self.killed_at is None:
+            self.by_user = True
+            self._kill(alive)
+
+    def _kill(self, alive: list[tuple[Start, subprocess.Popen[bytes]]]) -> None:
+        self.killed_at = time.monotonic()
+        for start, child in alive:
+            if start.held and child.stdin is not None:
+                with suppress(OSError):
+                    child.stdin.close()
+            else:
+                child.terminate()
+
+    def _lose_patience(self, alive: list[tuple[Start, subprocess.Popen[bytes]]]) -> None:
+        now = time.monotonic()
+        if self.killed_at is not None:
+            if now - self.killed_at > AFTER_KILL_SECONDS:
+                for _, child in alive:
+                    child.kill()
+        elif self.failed_at is not None and now - self.failed_at > AFTER_FAILURE_SECONDS:
+            self._kill(alive)
+
+    def _account(self, start: Start, code: int) -> None:
+        """Write a report for every node that ended without one."""
+        told = {report.node for report in reports.read(self.attempt)}
+        for node in start.nodes:
+            if node not in told:
+                host = self.submission.place.host(node)
+                reports.write(self.attempt, Report(node, host, code or errors.BUG, protocol.now(), lost=True))
+
+    def _without_progress(self, verdict: Verdict) -> Verdict:
+        """A job that saves at the same step each time would be queued again for ever."""
+        if verdict.exit_code != errors.PREEMPTED:
+            return verdict
+        step = reports.last_outcome_step(self.attempt)
+        file = self.attempt.folder / reports.FOLDER / "preempted.txt"
+        steps = [*(file.read_text().split() if file.is_file() else []), str(step)]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(steps) + "\n")
+        if len(steps) >= PROGRESS_CYCLES and len(set(steps[-PROGRESS_CYCLES:])) == 1:
+            return Verdict(
+                errors.DO_NOT_REQUEUE,
+                f"Stopped as asked {PROGRESS_CYCLES} times at step {step} with no step in between: "
+                "give the job more time, or less to save",
+            )
+        return verdict
+
+
+def _ask(start: Start, child: subprocess.Popen[bytes]) -> None:
+    if start.held and child.stdin is not None:
+        with suppress(OSError):
+            child.stdin.write(b"s")
+            child.stdin.flush()
+    else:
+        with suppress(ProcessLookupError):
+            child.send_signal(signal.SIGUSR1)
