@@ -13,14 +13,17 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from engine import errors, protocol
 from engine.config import Run
 from engine.errors import WishError
 from launch import submission
 from launch.backends import BACKENDS, hosts, kubernetes, slurm
 from launch.cli import temper
 from launch.cluster import KINDS, place
+from launch.lead import Lead
 from launch.submission import Submission
 from launch.submit import composed, demand_devices, shown, written
+from launch.verdict import Verdict
 
 ROOT = Path(__file__).parents[3]
 PYTHON = "/env/bin/python"
@@ -216,6 +219,15 @@ def test_the_snapshot_is_not_reached_by_later_edits(tmp_path: Path) -> None:
 def test_a_place_that_cannot_do_it_refuses(parallel: dict, values: dict, told: str) -> None:
     with pytest.raises(WishError, match=told):
         shown(made(wish(**parallel), kind="slurm", nodes=2, **values))
+
+
+def test_a_job_that_saves_at_the_same_step_three_times_is_not_queued_again() -> None:
+    job, asked = made(kind="slurm", nodes=2), Verdict(errors.PREEMPTED, "Stopped as asked.")
+    codes = []
+    for step in (4, 5, 5, 5, 6):
+        protocol.write_outcome(job.launch.folder, protocol.Outcome("preempted", step, 1.0))
+        codes.append(Lead(job, "1-0")._without_progress(asked).exit_code)
+    assert codes == [75, 75, 75, 93, 75]
 
 
 def test_the_verbs_refuse_a_folder_without_a_submission() -> None:
