@@ -75,7 +75,12 @@ class Lead:
         for start, child in children:
             self._account(start, child.returncode)
         verdict = merged(
-            self.attempt, launch.verb, launch.world_size, asked=self.asked is not None, killed=self.by_user
+            self.attempt,
+            launch.verb,
+            launch.world_size,
+            asked=self.asked is not None,
+            killed=self.by_user,
+            gave_up=self.killed_at is not None,
         )
         if self.submission.place.kind == "slurm":
             verdict = self._without_progress(verdict)

@@ -136,7 +136,13 @@ def read(attempt: Attempt) -> list[Report]:
 
 
 def merged(
-    attempt: Attempt, verb: str, world_size: int, *, asked: bool = False, killed: bool = False
+    attempt: Attempt,
+    verb: str,
+    world_size: int,
+    *,
+    asked: bool = False,
+    killed: bool = False,
+    gave_up: bool = False,
 ) -> Verdict:
     """One verdict from all nodes' reports and all ranks' crash files: the first cause on any node.
 
@@ -146,6 +152,7 @@ def merged(
         world_size: how many ranks there were to be.
         asked: whether the lead was asked to stop, whatever came through to the nodes.
         killed: whether a person had it killed.
+        gave_up: whether the lead ended the nodes by itself, so that what they were asked is no cause.
     """
     folder, reports = attempt.folder, read(attempt)
     codes = [report.launcher_code for report in reports if report.launcher_code is not None]
@@ -158,7 +165,7 @@ def merged(
         deaths=tuple(sorted((d for r in reports for d in r.deaths), key=lambda death: death.seconds)),
         launcher_code=next((code for code in codes if code != 0), 0 if codes else None),
         last_step=last_step(folder / protocol.METRICS),
-        asked_to_stop=asked or any(report.asked for report in reports),
+        asked_to_stop=asked or (not gave_up and any(report.asked for report in reports)),
         killed="user" if killed else None,
         hang=next((report.hang for report in reports if report.hang), None),
         places={rank: place for report in reports for rank, place in report.places.items()},

@@ -58,6 +58,14 @@ def test_an_agent_that_vanished_is_the_cause_of_the_echoes(attempt: Attempt) -> 
     assert (verdict.exit_code, verdict.sentence[:26]) == (1, "Node 1 (b) was lost before")
 
 
+def test_nodes_ended_as_another_was_lost_were_not_stopped_as_asked(attempt: Attempt) -> None:
+    # The lead closes the pipe of the node that is left, which its agent hears as two requests.
+    report(attempt, 0, 1, Death(0, -signal.SIGTERM, 160.0, "a"), asked=True, killed="user")
+    report(attempt, 1, 137, lost=True)
+    verdict = merged(attempt, "train", 2, gave_up=True)
+    assert (verdict.exit_code, verdict.sentence[:26]) == (1, "Node 1 (b) was lost before")
+
+
 def test_a_node_that_refused_gives_its_reason_and_code(attempt: Attempt) -> None:
     write(attempt, Report(0, "a", 3, 110.0, said="port 20000 is taken: end it"))
     report(attempt, 1, 1, Death(1, 1, 130.0, "b"))
