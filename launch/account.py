@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from engine import errors, protocol
 from engine.heartbeat import Beat
@@ -49,11 +50,7 @@ class Account:
             verdict: how this attempt ended.
             asked: the signal that asked it to stop, if one did.
         """
-        attempt = self.attempt(verdict, asked)
-        why = attempts.hopeless([*attempts.read(self.plan.folder), attempt])
-        if why is not None:
-            verdict = replace(verdict, exit_code=errors.DO_NOT_REQUEUE, sentence=f"{verdict.sentence} {why}")
-            attempt = replace(attempt, exit_code=verdict.exit_code, sentence=verdict.sentence)
+        attempt, verdict = in_view_of_all(self.plan.folder, self.attempt(verdict, asked), verdict)
         self.keep(attempt)
         return verdict
 
@@ -101,9 +98,24 @@ class Account:
                 shutil.copy(file, self.logs)
         except OSError as error:
             # A full disk may be what ended the attempt: the verdict must still be said.
-            print(f"temper: the account of this attempt is not whole: {error}", file=sys.stderr, flush=True)
+            not_whole(error)
         attempts.prune_logs(self.plan.folder)
         self.patrol.close()
+
+
+def in_view_of_all(folder: Path, attempt: Attempt, verdict: Verdict) -> tuple[Attempt, Verdict]:
+    """An attempt that has ended and its verdict, changed where the attempts together show that there is no hope."""
+    why = attempts.hopeless([*attempts.read(folder), attempt])
+    if why is None:
+        return attempt, verdict
+    verdict = replace(verdict, exit_code=errors.DO_NOT_REQUEUE, sentence=f"{verdict.sentence} {why}")
+    return replace(attempt, exit_code=verdict.exit_code, sentence=verdict.sentence), verdict
+
+
+def not_whole(error: OSError) -> None:
+    """Tell that something of an account could not be written."""
+    told = f"the account of this attempt is not whole: {error}"
+    print(errors.spoken(told), file=sys.stderr, flush=True)
 
 
 def _seconds(beat: Beat | None) -> dict[str, float]:

@@ -280,9 +280,10 @@ class _Attempt:
         )
         verdict = decide(evidence)
         if self.peers is not None:
-            told = self.peers.tell(evidence, verdict, self.account.attempt(verdict, self.asked))
+            part = self.account.attempt(verdict, self.asked)
+            # This frees the room that was held back, which on a full disk the report needs.
             self.account.keep()
-            return told
+            return self.peers.tell(evidence, verdict, part)
         verdict = self.account.close(verdict, self.asked)
         # Rank 0 has told of a good end by itself.
         if verdict.exit_code != errors.DONE and not self.console.shown(verdict.gist or verdict.sentence):

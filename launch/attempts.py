@@ -124,6 +124,8 @@ def saved_step(folder: Path) -> int | None:
 
 def hopeless(history: Sequence[Attempt]) -> str | None:
     """Why a further start would end as the last ones did; None where it may not."""
+    if not history or history[-1].verb != "train":
+        return None
     last = [attempt for attempt in history if attempt.verb == "train"][-HOPELESS_AFTER:]
     failed = (errors.BUG, errors.PREEMPTED, errors.DO_NOT_REQUEUE, None)
     if len(last) < HOPELESS_AFTER or any(

@@ -143,7 +143,9 @@ class Console:
     def shown(self, text: str) -> bool:
         """Whether a text was among the last things printed."""
         words = " ".join(text.split())
-        return any(words in " ".join(stream.printed.decode(errors="replace").split()) for stream in self.streams)
+        return any(
+            words in " ".join(stream.printed.decode(errors="replace").split()) for stream in self.streams
+        )
 
     def close(self) -> None:
         """Release the streams and the file."""

@@ -14,17 +14,15 @@ from typing import Any
 from engine import errors, protocol
 from engine.errors import PreflightError
 from launch import reports
-from launch.agent import forget_last_attempt
+from launch.agent import ASKING, forget_last_attempt
 from launch.reports import Attempt, Report, merged
 from launch.submission import Submission
 from launch.verdict import Verdict
 
-ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 LOOK_SECONDS = 0.1
 # After one node has ended badly the others hear of it from its report; this is for those that do not.
 AFTER_FAILURE_SECONDS = 30.0
 AFTER_KILL_SECONDS = 25.0
-PROGRESS_CYCLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +80,8 @@ class Lead:
             killed=self.by_user,
             gave_up=self.killed_at is not None,
         )
-        if self.submission.place.kind == "slurm":
-            verdict = self._without_progress(verdict)
-        reports.conclude(self.attempt, verdict, launch.logs)
-        return verdict
+        asked = self.asked.name if self.asked is not None else None
+        return reports.conclude(self.attempt, verdict, launch.logs, asked=asked)
 
     @property
     def out_of_time(self) -> bool:
@@ -154,23 +150,6 @@ class Lead:
             if node not in told:
                 host = self.submission.place.host(node)
                 reports.write(self.attempt, Report(node, host, code or errors.BUG, protocol.now(), lost=True))
-
-    def _without_progress(self, verdict: Verdict) -> Verdict:
-        """A job that saves at the same step each time would be queued again for ever."""
-        if verdict.exit_code != errors.PREEMPTED:
-            return verdict
-        step = reports.last_outcome_step(self.attempt)
-        file = self.attempt.folder / reports.FOLDER / "preempted.txt"
-        steps = [*(file.read_text().split() if file.is_file() else []), str(step)]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("\n".join(steps) + "\n")
-        if len(steps) >= PROGRESS_CYCLES and len(set(steps[-PROGRESS_CYCLES:])) == 1:
-            return Verdict(
-                errors.DO_NOT_REQUEUE,
-                f"Stopped as asked {PROGRESS_CYCLES} times at step {step} with no step in between: "
-                "give the job more time, or less to save",
-            )
-        return verdict
 
 
 def _ask(start: Start, child: subprocess.Popen[bytes]) -> None:

@@ -60,7 +60,7 @@ def agent(file: Path, head: str, name: str, node: int | None, held: bool) -> Non
     try:
         code = _run(job, number, head, Peers(attempt, number, host))
     except TemperError as error:
-        print(f"temper: {error}", file=sys.stderr, flush=True)
+        print(errors.spoken(error), file=sys.stderr, flush=True)
         code = error.exit_code
         reports.write(attempt, Report(number, host, code, protocol.now(), said=str(error)))
     if alone:
@@ -77,8 +77,7 @@ def _conclude(job: Submission, attempt: Attempt) -> int:
     for node in set(range(job.launch.nodes)) - told:
         reports.write(attempt, Report(node, job.place.host(node), errors.BUG, protocol.now(), lost=True))
     verdict = reports.merged(attempt, job.launch.verb, job.launch.world_size)
-    reports.conclude(attempt, verdict, job.launch.logs)
-    return verdict.exit_code
+    return reports.conclude(attempt, verdict, job.launch.logs).exit_code
 
 
 def _run(job: Submission, node: int, head: str, peers: Peers) -> int:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from engine import errors, protocol
 from launch import attempts
+from launch.account import in_view_of_all, not_whole
 from launch.hang import Hang
 from launch.records import last_step
 from launch.verdict import Death, Evidence, Verdict, decide, primary_seconds, results_since
@@ -182,29 +183,50 @@ def merged(
     return decide(evidence)
 
 
-def conclude(attempt: Attempt, verdict: Verdict, logs: Path) -> None:
-    """Say and keep how an attempt ended."""
-    protocol.write_json(attempt.reports / VERDICT, asdict(verdict))
-    write_down(attempt, verdict)
-    print(f"temper: {verdict.sentence}", file=sys.stderr, flush=True)
-    if verdict.exit_code == errors.BUG:
-        print(f"temper: logs: {logs}", file=sys.stderr, flush=True)
+def conclude(attempt: Attempt, verdict: Verdict, logs: Path, *, asked: str | None = None) -> Verdict:
+    """Say and keep how an attempt ended.
+
+    Args:
+        attempt: which one.
+        verdict: merged from all nodes.
+        logs: where the ranks' output is.
+        asked: the signal that asked the lead to stop; agents hear of it as another.
+
+    Returns:
+        The verdict, changed where the attempts together show that there is no hope.
+    """
+    line = _line(attempt, verdict, asked)
+    if line is not None:
+        line, verdict = in_view_of_all(attempt.folder, line, verdict)
+    print(errors.spoken(verdict.sentence), file=sys.stderr, flush=True)
+    if verdict.exit_code in (errors.BUG, errors.DO_NOT_REQUEUE):
+        print(errors.spoken(f"logs: {logs}"), file=sys.stderr, flush=True)
+    try:
+        protocol.write_json(attempt.reports / VERDICT, asdict(verdict))
+        if line is not None:
+            attempts.append(attempt.folder, line)
+    except OSError as error:
+        not_whole(error)
+    return verdict
 
 
-def write_down(attempt: Attempt, verdict: Verdict) -> None:
-    """Add the attempt to the run's attempts: the first node's account, with the verdict of all."""
+def _line(attempt: Attempt, verdict: Verdict, asked: str | None) -> attempts.Attempt | None:
+    """The attempt among the run's attempts: the first node's account, with the verdict of all."""
     reports = read(attempt)
-    part = next((report.part for report in reports if report.part), None)
-    if part is not None:
-        line = replace(
-            part,
-            number=attempts.next_number(attempt.folder),
-            hosts=tuple(report.host for report in reports),
-            exit_code=verdict.exit_code,
-            rank=verdict.rank,
-            sentence=verdict.sentence,
-        )
-        attempts.append(attempt.folder, line)
+    first = next((report for report in reports if report.part), None)
+    if first is None or first.part is None:
+        return None
+    # A lead that gives up on its nodes kills them by what they hear as a request, made by nobody.
+    heard = first.part.asked if first.killed != "user" else None
+    return replace(
+        first.part,
+        number=attempts.next_number(attempt.folder),
+        hosts=tuple(report.host for report in reports),
+        asked=asked or heard,
+        exit_code=verdict.exit_code,
+        rank=verdict.rank,
+        sentence=verdict.sentence,
+    )
 
 
 def newest_verdict(folder: Path, since: float) -> Verdict | None:
@@ -214,17 +236,6 @@ def newest_verdict(folder: Path, since: float) -> Verdict | None:
         return None
     newest = max(files, key=lambda file: file.stat().st_mtime)
     return TypeAdapter(Verdict).validate_json(newest.read_bytes())
-
-
-def step(folder: Path) -> int | None:
-    """The last step a run logged."""
-    return last_step(folder / protocol.METRICS)
-
-
-def last_outcome_step(attempt: Attempt) -> int | None:
-    """The step at which the ranks stopped and saved; None where they did not say."""
-    outcome = protocol.read_outcome(attempt.folder)
-    return outcome.step if outcome else None
 
 
 def _apart(report: Report, evidence: Evidence) -> Verdict:

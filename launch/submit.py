@@ -16,11 +16,12 @@ import click
 from engine import errors, protocol
 from engine.config import Run, demand
 from engine.errors import WishError
-from launch import reports, submission
+from launch import attempts, reports, submission
 from launch.backends import BACKENDS, Submitted, hosts, local, slurm
 from launch.backends.submitted import keep, newest
 from launch.cluster import Hosts, Kubernetes, Local, Slurm, place
 from launch.lead import Lead
+from launch.records import last_step
 from launch.submission import Submission, allowed, common_files
 from launch.verbs import read
 
@@ -58,12 +59,6 @@ def submit(
     if dry_run:
         click.echo(shown(made), nl=False)
         return
-    old = newest(run.folder)
-    if old is not None and (state := BACKENDS[old.kind].status(old)).word in ("queued", "running"):
-        raise WishError(
-            f"{run.folder} was submitted before and is {state.word} ({state.detail})",
-            f"wait, or stop it with `temper cancel {run.folder}`",
-        )
     written(made)
     job = BACKENDS[made.place.kind].submit(made)
     keep(Submitted(made.number, made.place.kind, job, socket.gethostname(), protocol.now(), str(run.folder)))
@@ -74,8 +69,14 @@ def composed(run: Run, where: str, verb: str, words: tuple[str, ...] = ()) -> Su
     """The submission of a Run to a place.
 
     Raises:
-        WishError: the place does not have what the Run needs.
+        WishError: the place does not have what the Run needs, or the Run what holds for this machine alone.
     """
+    if verb == "train" and run.parallel.restarts:
+        raise WishError(
+            f"parallel.restarts is {run.parallel.restarts}, which holds for `temper train` "
+            "on this machine without --on",
+            "set it to 0",
+        )
     found = place(where)
     world_size = found.size * run.parallel.processes
     demand(run, world_size, training=verb == "train")
@@ -104,10 +105,30 @@ def demand_devices(run: Run, found: Local | Hosts | Slurm | Kubernetes, where: s
 
 
 def written(made: Submission) -> None:
-    """Write a submission's files; values of variables only where the place reads them from a file."""
+    """Write a submission's files; values of variables only where the place reads them from a file.
+
+    Raises:
+        WishError: an earlier submission of the run folder is, or may be, at work in it.
+    """
+    _demand_idle(made.launch.folder)
     values = allowed(made)
     files = (*common_files(made), *BACKENDS[made.place.kind].render(made))
     submission.write(made, files, values={} if made.place.kind == "kubernetes" else values)
+
+
+def _demand_idle(folder: Path) -> None:
+    old = newest(folder)
+    if old is None:
+        return
+    state = BACKENDS[old.kind].status(old)
+    # Where the lead is a process, only its own machine knows of it; a queue that does not answer starts nothing either.
+    unknown = state.word == "unknown" and old.kind in ("local", "hosts")
+    if unknown or state.word in ("queued", "running"):
+        how = "may still be running" if unknown else f"is {state.word}"
+        raise WishError(
+            f"{folder} was submitted before and {how} ({state.detail})",
+            f"wait, or stop it with `temper cancel {folder}`",
+        )
 
 
 def shown(made: Submission) -> str:
@@ -155,7 +176,7 @@ def lead(file: Path) -> None:
     # Whoever cancels sends SIGTERM; SIGUSR1 comes from SLURM, shortly before the time is over.
     if verdict.exit_code == errors.PREEMPTED and work.out_of_time and isinstance(made.place, Slurm):
         if made.place.requeue:
-            click.echo("temper: the job is queued again", err=True)
+            click.echo(errors.spoken("the job is queued again"), err=True)
             slurm.queue_again()
     sys.exit(verdict.exit_code)
 
@@ -178,7 +199,7 @@ def status(folder: str) -> None:
     found = _submitted(folder)
     state = BACKENDS[found.kind].status(found)
     click.echo(f"{state.word}: {state.detail}" if state.detail else state.word)
-    step = reports.step(Path(folder))
+    step = last_step(Path(folder) / protocol.METRICS)
     if step is not None:
         click.echo(f"last logged step: {step}")
     verdict = reports.newest_verdict(Path(folder), found.seconds)
@@ -207,7 +228,6 @@ def logs(folder: str, rank: int, follow: bool) -> None:
         argv = BACKENDS[found.kind].log_command(found, node, follow=follow)
         if argv is not None:
             sys.exit(subprocess.run(argv).returncode)
-    # torchrun's own nesting lasts as long as the ranks do.
     file = _log(Path(folder), rank, found)
     with file.open(encoding="utf-8", errors="replace") as log:
         while True:
@@ -220,16 +240,25 @@ def logs(folder: str, rank: int, follow: bool) -> None:
 
 
 def _log(folder: Path, rank: int, found: Submitted | None) -> Path:
+    """The file that a rank wrote last, whoever started it."""
     kept = folder / protocol.LOGS
-    if (kept / f"rank-{rank}.log").is_file():
-        return kept / f"rank-{rank}.log"
-    processes = found.submission.launch.processes if found else 0
-    node, local_rank = divmod(rank, processes) if processes else (0, rank)
-    for nested in (kept / f"node-{node}", kept):
-        for file in nested.glob(f"*/attempt_*/{local_rank}/stdout.log"):
-            return file
+    last = attempts.log_folder(folder, attempts.next_number(folder) - 1)
+    node, local_rank = divmod(rank, found.submission.launch.processes) if found else (0, rank)
+    files = [
+        # torchrun's own nesting lasts as long as the ranks do.
+        *(kept / f"node-{node}").glob(f"*/attempt_*/{local_rank}/stdout.log"),
+        *kept.glob(f"*/attempt_*/{rank}/stdout.log"),
+        *(place / f"rank-{rank}.log" for place in (kept, last)),
+    ]
+    if there := [file for file in files if file.is_file()]:
+        return max(there, key=lambda file: file.stat().st_mtime)
     known = sorted(
-        int(file.stem.removeprefix("rank-")) for file in kept.glob("rank-*.log") if "err" not in file.name
+        {
+            int(file.stem.removeprefix("rank-"))
+            for place in (kept, last)
+            for file in place.glob("rank-*.log")
+            if "err" not in file.name
+        }
     )
     raise WishError(
         f"{kept} holds nothing of rank {rank}",

@@ -99,7 +99,7 @@ def test_a_killed_rank_is_named_with_its_host(wish: Wish) -> None:
     os.kill(doomed, signal.SIGKILL)
     _, said = lead.communicate(timeout=120)
     assert lead.returncode == 1
-    assert f"Rank 1 on {wish.hosts[1]} died first after step" in said and "killed by SIGKILL" in said, said
+    assert f"Rank 1 on {wish.hosts[1]} died first at step" in said and "killed by SIGKILL" in said, said
     assert alive(folder) == []
     kept = [file.name for file in folder.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
     assert kept == ["environment.json"] and TOKEN not in said

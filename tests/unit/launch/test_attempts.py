@@ -85,4 +85,6 @@ def test_three_attempts_without_progress_are_enough(change: dict[str, object], e
 
 
 def test_evaluations_in_between_change_nothing() -> None:
-    assert hopeless([FAILED, FAILED, replace(FAILED, verb="evaluate", exit_code=0), FAILED])
+    evaluation = replace(FAILED, verb="evaluate", exit_code=0)
+    assert hopeless([FAILED, FAILED, evaluation, FAILED])
+    assert hopeless([FAILED, FAILED, FAILED, evaluation]) is None

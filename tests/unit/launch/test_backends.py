@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +14,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from engine import errors, protocol
 from engine.config import Run
 from engine.errors import WishError
 from launch import submission
 from launch.backends import BACKENDS, hosts, kubernetes, slurm
+from launch.backends.submitted import Submitted, keep
 from launch.cli import temper
 from launch.cluster import KINDS, place
-from launch.lead import Lead
 from launch.submission import Submission
 from launch.submit import composed, demand_devices, shown, written
-from launch.verdict import Verdict
 
 ROOT = Path(__file__).parents[3]
 PYTHON = "/env/bin/python"
@@ -222,13 +221,49 @@ def test_a_place_that_cannot_do_it_refuses(parallel: dict, values: dict, told: s
         shown(made(wish(**parallel), kind="slurm", nodes=2, **values))
 
 
-def test_a_job_that_saves_at_the_same_step_three_times_is_not_queued_again() -> None:
-    job, asked = made(kind="slurm", nodes=2), Verdict(errors.PREEMPTED, "Stopped as asked.")
-    codes = []
-    for step in (4, 5, 5, 5, 6):
-        protocol.write_outcome(job.launch.folder, protocol.Outcome("preempted", step, 1.0))
-        codes.append(Lead(job, "1-0")._without_progress(asked).exit_code)
-    assert codes == [75, 75, 75, 93, 75]
+@pytest.mark.parametrize("kind", ["local", "hosts"])
+def test_a_run_folder_that_may_be_at_work_is_not_written(kind: str) -> None:
+    job = made(kind=kind, **SMALLEST[kind])
+    job.launch.folder.mkdir(parents=True)
+    keep(Submitted(1, kind, "1", "another-machine", 1.0, str(job.launch.folder)))
+    with pytest.raises(WishError, match="may still be running .it was started on another-machine"):
+        written(job)
+    assert not job.here.exists()
+
+
+def test_a_run_folder_whose_lead_has_ended_is_written_again() -> None:
+    job = made(kind="local")
+    written(job)
+    # Process 1 is there, and is no lead of ours.
+    keep(Submitted(1, "local", "1", socket.gethostname(), 1.0, str(job.launch.folder)))
+    written(made(kind="local"))
+
+
+def test_restarts_are_for_a_run_of_this_machine_alone() -> None:
+    restarting = wish(restarts=2)
+    with pytest.raises(WishError, match="parallel.restarts is 2.*set it to 0"):
+        composed(restarting, cluster(kind="slurm", nodes=2), "train")
+    assert composed(restarting, cluster(kind="slurm", nodes=2), "evaluate")
+
+
+def test_the_log_of_a_rank_is_what_it_wrote_last() -> None:
+    logs = Path("runs/x/logs")
+    files = (
+        "attempt-1/rank-0.log",
+        "rank-0.log",
+        "attempt-2/rank-0.log",
+        "node-0/none_a/attempt_0/0/stdout.log",
+    )
+    for seconds, name in enumerate(files):
+        file = logs / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{name}\n")
+        os.utime(file, (seconds, seconds))
+    for name in (files[3], files[2], files[1]):
+        assert CliRunner().invoke(temper, ["logs", "runs/x"]).output == f"{name}\n"
+        (logs / name).unlink()
+    done = CliRunner().invoke(temper, ["logs", "runs/x"])
+    assert isinstance(done.exception, WishError), "an older attempt's is not it"
 
 
 def test_the_verbs_refuse_a_folder_without_a_submission() -> None:

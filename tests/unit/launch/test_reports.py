@@ -118,6 +118,30 @@ def test_what_was_concluded_is_found_again(attempt: Attempt) -> None:
     assert newest_verdict(attempt.folder, protocol.now() + 60) is None
 
 
+@pytest.mark.parametrize(("asked", "code"), [("SIGUSR1", 93), ("SIGINT", 75)])
+def test_a_job_that_is_queued_three_times_without_progress_is_not_queued_again(
+    attempt: Attempt, asked: str, code: int
+) -> None:
+    part = attempts.Attempt(0, "train", ("a",), 2, 1.0, 2.0, 5, 5, 5, 5, "SIGTERM", 75, None, "a node's own")
+    report(attempt, 0, 75, asked=True, part=part)
+    verdict = Verdict(75, "Stopped as asked.")
+    ended = [conclude(attempt, verdict, attempt.folder, asked=asked) for _ in range(3)]
+    assert [one.exit_code for one in ended] == [75, 75, code]
+    assert newest_verdict(attempt.folder, 0.0) == ended[-1]
+    assert [line.exit_code for line in attempts.read(attempt.folder)] == [75, 75, code]
+    if code == 93:
+        assert "made no progress (the newest checkpoint is still step 5)" in ended[-1].sentence
+
+
+def test_the_verdict_is_said_though_it_cannot_be_kept(
+    attempt: Attempt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (attempt.folder / "nodes").write_text("a file where the folder would be")
+    conclude(attempt, Verdict(1, "It ended."), attempt.folder)
+    first, _, last = capsys.readouterr().err.splitlines()
+    assert first == "temper: It ended." and "account of this attempt is not whole" in last
+
+
 def test_a_hang_on_one_node_is_the_verdict_of_all_and_the_attempt_is_written_down_once(
     attempt: Attempt,
 ) -> None:
