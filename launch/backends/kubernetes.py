@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from engine.errors import PreflightError
 from launch.backends.submitted import State, Submitted, ask, demand
 from launch.cluster import Kubernetes
 from launch.command import GRACE_SECONDS
@@ -121,13 +122,18 @@ def submit(submission: Submission) -> str:
     if values:
         secret = {**_head("Secret", "v1", submission), "immutable": True, "stringData": values}
         demand(("kubectl", "create", "-f", "-"), text=json.dumps(secret))
-    demand(command(submission))
+    try:
+        demand(command(submission))
+    except PreflightError:
+        if values:
+            ask((*_kubectl(submission), "delete", "secret", submission.name))
+        raise
     return submission.name
 
 
 def status(submitted: Submitted) -> State:
     """What the Job's status says."""
-    done = ask((*_kubectl(submitted), "get", "job", submitted.job, "-o", "json"))
+    done = ask((*_kubectl(submitted.submission), "get", "job", submitted.job, "-o", "json"))
     if done.returncode:
         gone = "NotFound" in done.stderr
         return State("ended" if gone else "unknown", " ".join(done.stderr.split()))
@@ -142,18 +148,29 @@ def status(submitted: Submitted) -> State:
 def cancel(submitted: Submitted, *, now: bool) -> str:
     """Delete all objects; pods are asked first, and have the time they need to save."""
     if now:
-        demand((*_kubectl(submitted), "delete", "pod", "-l", f"{LABEL}={submitted.job}", "--grace-period=1"))
+        demand(
+            (
+                *_kubectl(submitted.submission),
+                "delete",
+                "pod",
+                "-l",
+                f"{LABEL}={submitted.job}",
+                "--grace-period=1",
+            )
+        )
     kinds = "job,service,configmap,secret"
-    demand((*_kubectl(submitted), "delete", kinds, "-l", f"{LABEL}={submitted.job}", "--wait=false"))
+    demand(
+        (*_kubectl(submitted.submission), "delete", kinds, "-l", f"{LABEL}={submitted.job}", "--wait=false")
+    )
     return "its pods are killed" if now else "it stops at the next step border and saves"
 
 
 def log_command(submitted: Submitted, node: int, *, follow: bool) -> tuple[str, ...] | None:
     """`kubectl logs` of one pod."""
     chosen = f"{LABEL}={submitted.job},{INDEX_LABEL}={node}"
-    words = (*_kubectl(submitted), "logs", "--tail=-1", "-l", chosen)
+    words = (*_kubectl(submitted.submission), "logs", "--tail=-1", "-l", chosen)
     return (*words, "-f") if follow else words
 
 
-def _kubectl(submitted: Submitted) -> tuple[str, ...]:
-    return ("kubectl", "--namespace", _place(submitted.submission).namespace)
+def _kubectl(submission: Submission) -> tuple[str, ...]:
+    return ("kubectl", "--namespace", _place(submission).namespace)

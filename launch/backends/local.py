@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import subprocess
+import time
+from contextlib import suppress
 
 from engine.errors import WishError
 from launch import processes
@@ -13,6 +15,9 @@ from launch.backends.submitted import State, Submitted
 from launch.command import LOOPBACK
 from launch.lead import Start
 from launch.submission import JOB, LOG, File, Submission
+
+# Signals of one kind that wait to be handled are one.
+BETWEEN_SECONDS = 0.3
 
 
 def render(submission: Submission) -> tuple[File, ...]:
@@ -59,8 +64,15 @@ def cancel(submitted: Submitted, *, now: bool) -> str:
     pid = _lead(submitted)
     if pid is None:
         return "it has ended already"
-    os.kill(pid, signal.SIGKILL if now else signal.SIGTERM)
-    return "its processes are killed" if now else "it stops at the next step border and saves"
+    if not now:
+        os.kill(pid, signal.SIGTERM)
+        return "it stops at the next step border and saves"
+    # As by Ctrl-C twice: a lead that is itself killed leaves no verdict.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
+        time.sleep(BETWEEN_SECONDS)
+        os.kill(pid, signal.SIGINT)
+    return "its processes are killed"
 
 
 def log_command(submitted: Submitted, node: int, *, follow: bool) -> tuple[str, ...] | None:

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from engine.config import Run
-from engine.errors import WishError
+from engine.errors import PreflightError, WishError
 from launch import submission
 from launch.backends import BACKENDS, hosts, kubernetes, slurm
 from launch.backends.submitted import Submitted, keep
@@ -243,7 +243,8 @@ def test_restarts_are_for_a_run_of_this_machine_alone() -> None:
     restarting = wish(restarts=2)
     with pytest.raises(WishError, match="parallel.restarts is 2.*set it to 0"):
         composed(restarting, cluster(kind="slurm", nodes=2), "train")
-    assert composed(restarting, cluster(kind="slurm", nodes=2), "evaluate")
+    with pytest.raises(WishError, match="evaluate.benchmark is empty"):
+        composed(restarting, cluster(kind="slurm", nodes=2), "evaluate")
 
 
 def test_the_log_of_a_rank_is_what_it_wrote_last() -> None:
@@ -270,6 +271,30 @@ def test_the_verbs_refuse_a_folder_without_a_submission() -> None:
     for verb in ("status", "cancel"):
         done = CliRunner().invoke(temper, [verb, "runs/none"])
         assert isinstance(done.exception, WishError) and "holds no submission" in str(done.exception)
+
+
+@pytest.mark.parametrize(("refused", "asked"), [("manifest", 3), ("-", 1), ("nothing", 2)])
+def test_a_secret_does_not_outlive_a_refusal(
+    refused: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bin" / "kubectl"
+    tool.parent.mkdir()
+    tool.write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\ncase "$*" in "create -f "*{refused}*) exit 1;; esac\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SOME_TOKEN", "s3cret")
+    job = made(wish("runs/a"), kind="kubernetes", environment=["SOME_TOKEN"], **SMALLEST["kubernetes"])
+    try:
+        kubernetes.submit(job)
+        assert refused == "nothing"
+    except PreflightError:
+        assert refused != "nothing"
+    lines = (tmp_path / "asked").read_text().splitlines()
+    assert len(lines) == asked and "s3cret" not in "".join(lines)
+    deleted = f"--namespace {job.place.namespace} delete secret {job.name}"  # type: ignore[union-attr]
+    assert (deleted in lines) == (refused == "manifest")
 
 
 def test_devices_of_the_examples() -> None:
