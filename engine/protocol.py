@@ -13,7 +13,8 @@ A run folder holds::
     checkpoints/step-NNNNNN/ with manifest.json written last
     model/ or adapter/       final weights, as `from_pretrained` takes them
     evaluations/NAME/        generations-rankN.jsonl, results.jsonl, summary.json
-    logs/                    one file a rank
+    logs/attempt-N/          output of each rank (rank-N.log), first errors and stacks; the newest 20 are kept
+    logs/                    the same of the last attempt where a run was handed to a place; node-N.log of its agents
     nodes/ATTEMPT/           node-N.json: how each node's part of an attempt on several ended
     submissions/N/           what was handed to a cluster: job, effective run, code
     submission.json          the newest of them

@@ -137,11 +137,7 @@ class _Attempt:
             self.selector.register(reading, selectors.EVENT_READ, "signals")
             self._watch(reading)
         finally:
-            survivors = processes.kill_all(self.mark, spare=frozenset({os.getpid(), watchdog.pid}))
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            watchdog.dismiss()
+            survivors = self._clear(watchdog, wakeup, before)
             os.close(reading)
             os.close(writing)
         self.process.wait()
@@ -150,8 +146,24 @@ class _Attempt:
         if survivors:
             _say(f"these processes could not be killed: {', '.join(map(str, sorted(survivors)))}")
         self.console.close()
-        self.selector.close()
+        self._forget_ranks()
         return verdict
+
+    def _clear(self, watchdog: Watchdog, wakeup: int, before: dict[signal.Signals, Any]) -> set[int]:
+        """End all that was started and take back the signals; returns what could not be killed."""
+        survivors = processes.kill_all(self.mark, spare=frozenset({os.getpid(), watchdog.pid}))
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        watchdog.dismiss()
+        return survivors
+
+    def _forget_ranks(self) -> None:
+        # Of ranks that were killed with the tree nobody was told: theirs are still open, and a restart opens more.
+        for key in list(self.selector.get_map().values()):
+            if isinstance(key.data, int):
+                os.close(key.fd)
+        self.selector.close()
 
     def _environment(self, executable: str) -> dict[str, str]:
         # The ranks must be started by the Python that accelerate belongs to, wherever PATH points.

@@ -92,6 +92,12 @@ def next_number(folder: Path) -> int:
     return max([0, *(attempt.number for attempt in read(folder)), *_log_folders(folder)]) + 1
 
 
+def under_way(folder: Path) -> int:
+    """The number of the attempt that runs now, if one does: it has no line yet, and on one machine its logs."""
+    written = max((attempt.number for attempt in read(folder)), default=0)
+    return max([written + 1, *_log_folders(folder)])
+
+
 def log_folder(folder: Path, number: int) -> Path:
     """Where an attempt's logs are."""
     return folder / protocol.LOGS / f"attempt-{number}"

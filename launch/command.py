@@ -238,7 +238,7 @@ def _strategy_flags(run: Run, strategy: str, world_size: int) -> list[str]:
     return ["--multi_gpu"] if world_size > 1 else []
 
 
-def free_port(name: str, address: str = LOOPBACK) -> int:
+def free_port(name: str) -> int:
     """A free port for the ranks of the run folder `name` to meet at: the same one each time while it stays free.
 
     Raises:
@@ -246,10 +246,10 @@ def free_port(name: str, address: str = LOOPBACK) -> int:
     """
     candidates = _ports(name)
     for port in candidates:
-        if is_free(address, port):
+        if is_free(LOOPBACK, port):
             return port
     raise PreflightError(
-        f"no port is free near {candidates[0]} on {address}", "end the processes that hold them (ss -ltnp)"
+        f"no port is free near {candidates[0]} on {LOOPBACK}", "end the processes that hold them (ss -ltnp)"
     )
 
 
@@ -260,7 +260,7 @@ def _ports(name: str) -> list[int]:
 
 def is_free(address: str, port: int) -> bool:
     """Whether this machine may listen on a port of one of its addresses."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))

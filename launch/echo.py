@@ -82,11 +82,13 @@ class Echo:
         due = [(text, line) for text, line in self._lines.items() if line.count and line.due <= now]
         told = 0
         for text, line in due:
-            if not self._shown(text):
+            # Looking through what was printed takes longer than counting, and a flood has many lines.
+            if told >= MOST_LINES or not self._shown(text):
                 told += 1
                 if told <= MOST_LINES:
                     times = f" (x{line.count})" if line.count > 1 else ""
                     self._write(f"{self._host}:{line.first}{times} {text}")
             line.count, line.due = 0, now + AGAIN_SECONDS
+        self._lines = {text: line for text, line in self._lines.items() if line.count or line.due > now}
         if told > MOST_LINES:
             self._write(f"{self._host}: {told - MOST_LINES} more such lines of other ranks: see {self._logs}")

@@ -51,6 +51,7 @@ class Picture:
     steps: int | None
     ranks: list[Rank]
     history: list[Attempt]
+    number: int
 
     @property
     def running(self) -> bool:
@@ -75,6 +76,7 @@ def look(folder: Path) -> Picture:
         steps=facts.get("steps"),
         ranks=sorted(_ranks(folder), key=lambda each: each.rank),
         history=attempts.read(folder),
+        number=attempts.under_way(folder),
     )
 
 
@@ -101,7 +103,7 @@ def _json(file: Path) -> dict[str, Any]:
 def watch(folder: Path, every: float, once: bool) -> None:
     """Show a run while it goes on: loss, speed, memory, what each rank does, and the last events.
 
-    On a terminal the picture is redrawn until the run ends or Ctrl-C; elsewhere one picture is printed.
+    On a terminal the picture is redrawn until the attempt ends or Ctrl-C; elsewhere one picture is printed.
     """
     picture = look(folder)
     if once or not sys.stdout.isatty() or not picture.running:
@@ -112,7 +114,7 @@ def watch(folder: Path, every: float, once: bool) -> None:
 
 
 def _redraw(folder: Path, every: float) -> None:
-    """Draw until the run has ended or somebody has seen enough; the terminal is left as it was."""
+    """Draw until the attempt has ended or somebody has seen enough; the terminal is left as it was."""
     sys.stdout.write(ENTER)
     try:
         while (picture := look(folder)).running:
@@ -160,9 +162,8 @@ def _lines(picture: Picture, width: int) -> Iterator[str]:
 
 
 def _state(picture: Picture) -> str:
-    number = len(picture.history) + 1
     if picture.running:
-        return f"attempt {number} is under way"
+        return f"attempt {picture.number} is under way"
     if not picture.history:
         return "no rank tells where it is (it is starting, or was not started by `temper`)"
     return f"not running; {picture.history[-1].sentence}"

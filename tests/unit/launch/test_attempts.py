@@ -45,6 +45,16 @@ def test_an_attempt_that_left_only_logs_is_counted(tmp_path: Path) -> None:
     assert attempts.next_number(tmp_path) == 3
 
 
+def test_the_attempt_under_way_is_the_one_with_logs_and_no_line(tmp_path: Path) -> None:
+    assert attempts.under_way(tmp_path) == 1
+    attempts.append(tmp_path, FAILED)
+    assert attempts.under_way(tmp_path) == 2
+    # The second left only logs, as its machine went down.
+    for number in (2, 3):
+        attempts.log_folder(tmp_path, number).mkdir(parents=True)
+    assert attempts.under_way(tmp_path) == 3
+
+
 def test_old_logs_go_and_new_ones_stay(tmp_path: Path) -> None:
     for number in range(1, attempts.KEPT_LOGS + 4):
         attempts.log_folder(tmp_path, number).mkdir(parents=True)

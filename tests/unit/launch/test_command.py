@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from engine.config import Run
-from launch.command import PORTS, LaunchPlan, free_port, plan
+from launch.command import PORTS, LaunchPlan, free_port, is_free, plan
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -98,6 +98,18 @@ def test_a_run_folder_keeps_its_port_while_it_is_free() -> None:
         taken.bind(("127.0.0.1", first))
         taken.listen()
         assert free_port("runs/some") != first
+
+
+def test_a_port_of_an_address_of_the_new_kind_is_found_free_or_taken() -> None:
+    with socket.socket(socket.AF_INET6) as taken:
+        try:
+            taken.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no ::1")
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert not is_free("::1", port)
+    assert is_free("::1", port)
 
 
 # Each rank answers in a file of its own: two ranks that print on one pipe may meet in the middle of a line.

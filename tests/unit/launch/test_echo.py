@@ -80,3 +80,6 @@ def test_a_flood_is_cut(console: Console) -> None:
     console.say(1, "".join(f"ERROR: {number}\n" for number in range(50)))
     shown = console.after(4)
     assert len(shown) == MOST_LINES + 1 and "40 more" in shown[-1]
+    assert len(console.echo._lines) == 50
+    console.after(2 * AGAIN_SECONDS)
+    assert not console.echo._lines, "lines that are not said again are forgotten"
