@@ -121,7 +121,7 @@ def _demand_idle(folder: Path) -> None:
     if old is None:
         return
     state = BACKENDS[old.kind].status(old)
-    # Where the lead is a process, only its own machine knows of it; a queue that does not answer starts nothing either.
+    # Where the lead is a process, only the machine it runs on can tell that it has ended.
     unknown = state.word == "unknown" and old.kind in ("local", "hosts")
     if unknown or state.word in ("queued", "running"):
         how = "may still be running" if unknown else f"is {state.word}"

@@ -126,14 +126,15 @@ def submit(submission: Submission) -> str:
         demand(command(submission))
     except PreflightError:
         if values:
-            ask((*_kubectl(submission), "delete", "secret", submission.name))
+            namespace = _place(submission).namespace
+            ask(("kubectl", "--namespace", namespace, "delete", "secret", submission.name))
         raise
     return submission.name
 
 
 def status(submitted: Submitted) -> State:
     """What the Job's status says."""
-    done = ask((*_kubectl(submitted.submission), "get", "job", submitted.job, "-o", "json"))
+    done = ask((*_kubectl(submitted), "get", "job", submitted.job, "-o", "json"))
     if done.returncode:
         gone = "NotFound" in done.stderr
         return State("ended" if gone else "unknown", " ".join(done.stderr.split()))
@@ -148,29 +149,18 @@ def status(submitted: Submitted) -> State:
 def cancel(submitted: Submitted, *, now: bool) -> str:
     """Delete all objects; pods are asked first, and have the time they need to save."""
     if now:
-        demand(
-            (
-                *_kubectl(submitted.submission),
-                "delete",
-                "pod",
-                "-l",
-                f"{LABEL}={submitted.job}",
-                "--grace-period=1",
-            )
-        )
+        demand((*_kubectl(submitted), "delete", "pod", "-l", f"{LABEL}={submitted.job}", "--grace-period=1"))
     kinds = "job,service,configmap,secret"
-    demand(
-        (*_kubectl(submitted.submission), "delete", kinds, "-l", f"{LABEL}={submitted.job}", "--wait=false")
-    )
+    demand((*_kubectl(submitted), "delete", kinds, "-l", f"{LABEL}={submitted.job}", "--wait=false"))
     return "its pods are killed" if now else "it stops at the next step border and saves"
 
 
 def log_command(submitted: Submitted, node: int, *, follow: bool) -> tuple[str, ...] | None:
     """`kubectl logs` of one pod."""
     chosen = f"{LABEL}={submitted.job},{INDEX_LABEL}={node}"
-    words = (*_kubectl(submitted.submission), "logs", "--tail=-1", "-l", chosen)
+    words = (*_kubectl(submitted), "logs", "--tail=-1", "-l", chosen)
     return (*words, "-f") if follow else words
 
 
-def _kubectl(submission: Submission) -> tuple[str, ...]:
-    return ("kubectl", "--namespace", _place(submission).namespace)
+def _kubectl(submitted: Submitted) -> tuple[str, ...]:
+    return ("kubectl", "--namespace", _place(submitted.submission).namespace)
