@@ -80,23 +80,17 @@ class LinearCrossEntropy(torch.autograd.Function):
         step = max(1, ELEMENTS[hidden.device.type] // len(weight))
         for start in range(0, len(hidden), step):
             here = slice(start, start + step)
-            kept = (targets[here] != ignored).unsqueeze(1)
-            wanted = targets[here].clamp_min(0).unsqueeze(1)
-            logits = (hidden[here] @ weight.t()).float()
-            total = logits.logsumexp(1, keepdim=True)
-            loss += ((total - logits.gather(1, wanted)) * kept).sum()
-            if not (to_hidden or to_weight):
-                continue
-            # softmax - onehot, in the logits' own memory
-            slope = logits.sub_(total).exp_()
-            slope.scatter_add_(1, wanted, -torch.ones_like(total))
-            rounded = slope.mul_(kept).to(hidden.dtype)
+            total, slope = _cross_entropy(
+                hidden[here], weight, targets[here], ignored, to_hidden or to_weight
+            )
+            loss += total
             if grad_hidden is not None:
-                torch.mm(rounded, weight, out=grad_hidden[here])
+                torch.mm(slope, weight, out=grad_hidden[here])
             if to_weight:
-                part = rounded.t() @ hidden[here]
+                part = slope.t() @ hidden[here]
                 # Sums over chunks would lose bits in 16-bit precision that one product over all rows keeps.
                 grad_weight = part if step >= len(hidden) else _added(grad_weight, part)
+            del slope  # before the next chunk's logits are made
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         return loss
 
@@ -110,6 +104,23 @@ class LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int, wanted: bool
+) -> tuple[Tensor, Tensor]:
+    """Summed loss of a chunk; where wanted, its derivative by the logits [n, vocabulary], as precise as `hidden`."""
+    kept = (targets != ignored).unsqueeze(1)
+    right = targets.clamp_min(0).unsqueeze(1)
+    logits = (hidden @ weight.t()).float()
+    total = logits.logsumexp(1, keepdim=True)
+    loss = ((total - logits.gather(1, right)) * kept).sum()
+    if not wanted:
+        return loss, logits
+    # softmax - onehot, in the logits' own memory
+    slope = logits.sub_(total).exp_()
+    slope.scatter_add_(1, right, -torch.ones_like(total))
+    return loss, slope.mul_(kept).to(hidden.dtype)
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
