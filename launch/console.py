@@ -33,6 +33,7 @@ class Stream:
         self.open = True
         self.muted = False
         self.tail = b""
+        self.printed = b""
 
     def _plain(self) -> None:
         """Let bytes through as they are: our own terminal does the translation of line ends."""
@@ -69,9 +70,11 @@ class Stream:
 
     def _show(self, data: bytes) -> None:
         mark = self._end_mark.search(data)
+        part = data[: mark.start()] if mark else data
         try:
-            self._ours.write(data[: mark.start()] if mark else data)
+            self._ours.write(part)
             self._ours.flush()
+            self.printed = (self.printed + part)[-KEPT_BYTES:]
         except OSError:  # e.g. `| head` has gone: the run goes on, and its log is complete
             self.muted = True
         if mark:
@@ -128,7 +131,9 @@ class Console:
     def shown(self, text: str) -> bool:
         """Whether a text was among the last things printed."""
         words = " ".join(text.split())
-        return any(words in " ".join(stream.tail.decode(errors="replace").split()) for stream in self.streams)
+        return any(
+            words in " ".join(stream.printed.decode(errors="replace").split()) for stream in self.streams
+        )
 
     def close(self) -> None:
         """Release the streams and the file."""
