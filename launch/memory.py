@@ -83,7 +83,7 @@ def _peak(job: Job, states: States) -> Memory:
         "forward": (before, saved, head.forward, states.passing_forward),
         "loss": (before, saved, head.backward, states.passing_loss),
         "backward": (before, saved + passing, 0, states.passing_backward),
-        "backward's end": (after, last, 0, states.passing_backward),
+        "backward's end": (after, last, 0, max(states.passing_backward, states.passing_end)),
         "reduction": (after, 0, 0, states.passing_reduce),
         "optimizer": (states.gradients_step, 0, 0, states.passing_step),
         "evaluation": (states.gradients_kept, 0, 0, _evaluation(job)),

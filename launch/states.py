@@ -138,6 +138,7 @@ class States:
     passing_forward: int = 0
     passing_loss: int = 0
     passing_backward: int = 0
+    passing_end: int = 0
     passing_reduce: int = 0
     passing_step: int = 0
     start: int = 0
@@ -236,10 +237,10 @@ def _zero_2(job: Job) -> States:
     sent = min(job.buckets.reduce, count.trained)
     if job.run.parallel.strategy == "zero1" and width < MASTER:
         before = sharded + MASTER * count.trained
-        passing = MASTER * buckets
+        passing, sending = MASTER * buckets, 0
     else:
         before = sharded
-        passing = width * buckets + (2 * MASTER - width) * sent
+        passing, sending = width * buckets, (2 * MASTER - width) * sent
     if job.run.parallel.offload_optimizer:
         # On the host: masters, moments, their gradients, 16-bit weights to send back, and a gradient in passing.
         host += masters + device + sharded + width * shard + width * count.largest
@@ -252,9 +253,15 @@ def _zero_2(job: Job) -> States:
         gradients_before=before if job.accumulates else 0,
         gradients_after=before,
         gradients_step=before + (sharded if width == MASTER else 0),
-        passing_backward=passing,
+        passing_backward=passing + sending * _fills_a_bucket(job, count),
+        passing_end=passing + sending,
         host=host,
     )
+
+
+def _fills_a_bucket(job: Job, count: Counts) -> bool:
+    """Whether DeepSpeed sends gradients away before backward's end: what fits into one bucket waits until then."""
+    return count.trained > job.buckets.reduce
 
 
 def _zero_3(job: Job) -> States:
@@ -289,7 +296,8 @@ def _zero_3(job: Job) -> States:
         # What is prefetched arrives in one flat buffer, of which each parameter then gets its own copy.
         passing_forward=gathered + bucket + width * min(count.plain, job.buckets.prefetched),
         passing_loss=gathered + bucket,
-        passing_backward=gathered + bucket + sent,
+        passing_backward=gathered + bucket + sent * _fills_a_bucket(job, count),
+        passing_end=gathered + bucket + sent,
         passing_step=bucket,
         host=host,
     )

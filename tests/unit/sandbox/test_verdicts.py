@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from dataclasses import replace
 
@@ -230,7 +231,9 @@ def test_time_the_judge_takes_is_not_the_programs(pool: Pool) -> None:
 def test_dripping_output_is_no_excuse_for_sleeping(pool: Pool) -> None:
     drips = "import os, time\nwhile True:\n    os.write(1, b'x')\n    time.sleep(.0003)"
     verdict = pool.run(Program(drips), replace(QUICK, cpu_seconds=3, wall_seconds=0.5))
-    assert verdict.name == "wall_limit" and verdict.wall_seconds < 3, verdict
+    # Its worker's waits for a CPU are excused, rightly; five times the limit on an idle machine was the attack.
+    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert verdict.name == "wall_limit" and verdict.wall_seconds < 4 * 0.5 * crowd, verdict
 
 
 def test_a_test_that_leaves_is_never_the_programs_fault(pool: Pool) -> None:
