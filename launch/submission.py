@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
@@ -75,6 +76,14 @@ class Submission:
     def lead(self) -> tuple[str, ...]:
         """The command that starts all agents, waits for them and says how it ended."""
         return (*self.prefix, "lead", "--job", str(self.there / JOB))
+
+
+def inspection(python: str | None, node: int) -> str:
+    """The shell words that look at a node. There is no snapshot yet, and this package may be missing there: it is
+    found as it lies here, or as it is installed there. What else is imported there stays what a rank would import."""
+    path = f'"${{PYTHONPATH:+$PYTHONPATH:}}"{shlex.quote(str(HERE))}'
+    words = (python or sys.executable, "-m", "launch", "inspect", "--node", str(node))
+    return f"env PYTHONPATH={path} PYTHONSAFEPATH=1 {shlex.join(words)}"
 
 
 @dataclass(frozen=True, slots=True)
