@@ -114,6 +114,7 @@ def demand_devices(run: Run, found: Local | Hosts | Slurm | Kubernetes, where: s
 def checked(run: Run, made: Submission) -> None:
     """Look at the nodes before anything is written, where they can be reached before the run has them."""
     _demand_idle(made.launch.folder)
+    allowed(made)
     if isinstance(made.place, Local | Hosts):
         passed(wanted(run, made.place, made.launch.verb), made.place)
 

@@ -60,7 +60,8 @@ def start(
 ) -> None:
     """Print the launch line of a verb and, unless it is a dry run, run it and exit with its verdict's code.
 
-    `where` names a cluster; empty: this machine. `unchecked` leaves out the look at its nodes. `words` are further options of the verb, handed on to the ranks.
+    `where` names a cluster; empty: this machine. `unchecked` leaves out the look at its nodes. `words` are further
+    options of the verb, handed on to the ranks.
     """
     loaded, overrides = read(run_file, overrides, processes)
     if where is not None:
