@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -20,10 +19,10 @@ from engine import errors, protocol
 from engine.config import Run, demand
 from engine.errors import PreflightError, WishError
 from launch.architecture import architecture
-from launch.backends import hosts, local
-from launch.cluster import Hosts, Local, place
+from launch.backends import hosts, local, slurm
+from launch.cluster import Hosts, Kubernetes, Local, Slurm, place
 from launch.command import LOOPBACK, PORTS, is_free, shared_plan
-from launch.inspection import ANSWER, ASK, Answer, Ask, Wanted
+from launch.inspection import ANSWER, ASK, MARK, Answer, Ask, Wanted
 from launch.lead import Start
 from launch.outlook import everywhere, outlook
 from launch.preflight import Survey, findings, may_meet
@@ -34,10 +33,15 @@ from launch.verbs import read
 LOOK_SECONDS = 14.0
 FILE_SECONDS = 2.0
 MEET_SECONDS = 12.0
+END_SECONDS = 1.0
 TIMES = 5
 # A checkpoint's files: some for all, some for each rank.
 FILES, FILES_A_RANK = 64, 8
 KEPT_TEXT = 4000
+
+
+# Places whose nodes can be looked at before they have a run.
+Reached = Local | Hosts | Slurm
 
 
 @click.command()
@@ -58,10 +62,10 @@ def check(
     if run_file is None and (overrides or processes is not None or judge):
         raise WishError("--set, --processes and --evaluate change a run, and none is named", "name RUN.yaml")
     found = place(where)
-    if not isinstance(found, Local | Hosts):
+    if isinstance(found, Kubernetes):
         raise WishError(
-            f"{where} is of kind {found.kind}, whose nodes are not reached before they are granted",
-            "check kind local or hosts, e.g. inside an allocation",
+            f"{where} is of kind {found.kind}, whose pods cannot be looked at before they run",
+            "check kind local, hosts or slurm",
         )
     if run_file is None:
         asked = bare(found)
@@ -73,7 +77,7 @@ def check(
     passed(asked, found)
 
 
-def passed(asked: Wanted, where: Local | Hosts) -> None:
+def passed(asked: Wanted, where: Reached) -> None:
     """Survey the nodes and return if nothing is amiss; else tell all that is and exit with 3."""
     began = time.monotonic()
     seen = survey(asked, where)
@@ -101,7 +105,7 @@ def _told(asked: Wanted, seen: Survey) -> Iterator[str]:
     yield f"{seen.folder} has {seen.rooms[0].free_bytes / 2**30:.0f} GiB free"
 
 
-def bare(where: Local | Hosts) -> Wanted:
+def bare(where: Reached) -> Wanted:
     """What any run needs of a place, in the working folder."""
     directory = str(getattr(where, "folder", None) or Path.cwd())
     port = next((port for port in PORTS if is_free(LOOPBACK, port)), PORTS.start)
@@ -119,7 +123,7 @@ def bare(where: Local | Hosts) -> Wanted:
     )
 
 
-def wanted(run: Run, where: Local | Hosts, verb: str) -> Wanted:
+def wanted(run: Run, where: Reached, verb: str) -> Wanted:
     """What a run needs of a place."""
     directory = str(getattr(where, "folder", None) or Path.cwd())
     launch = shared_plan(run, verb, protocol.RUN, nodes=where.size, code=HERE)
@@ -156,31 +160,43 @@ def _models(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in (run.model.path, run.model.tokenizer) if name))
 
 
-def _head(where: Local | Hosts) -> str:
-    return where.hosts[0] if isinstance(where, Hosts) else LOOPBACK
+def _head(where: Reached) -> str:
+    if isinstance(where, Hosts):
+        return where.hosts[0]
+    return LOOPBACK if isinstance(where, Local) else ""
 
 
-def _memory(where: Local | Hosts) -> float:
+def _starts(where: Reached, directory: str) -> tuple[Start, ...]:
+    if isinstance(where, Hosts):
+        return hosts.inspections(where, directory)
+    if isinstance(where, Slurm):
+        return slurm.inspections(where, directory)
+    return local.inspections(where, directory)
+
+
+def _memory(where: Reached) -> float:
     hardware = where.hardware("--on")
     return hardware.gpu.memory_gib if hardware is not None else 0.0
 
 
-def _values(where: Local | Hosts) -> dict[str, str]:
+def _values(where: Reached) -> dict[str, str]:
     return {name: os.environ[name] for name in where.environment if name in os.environ}
 
 
-def survey(asked: Wanted, where: Local | Hosts) -> Survey:
+def survey(asked: Wanted, where: Reached) -> Survey:
     """Ask all nodes, step by step, and bring home whatever was answered in time."""
-    names = tuple(
-        where.host(node) if isinstance(where, Hosts) else socket.gethostname() for node in range(where.size)
-    )
-    starts = (hosts if isinstance(where, Hosts) else local).inspections(where, asked.directory)
+    starts = _starts(where, asked.directory)
+    patience = LOOK_SECONDS + (slurm.GRANT_SECONDS if isinstance(where, Slurm) else 0)
     with Nodes(starts) as nodes:
         facts = {
             node: one.facts
-            for node, one in nodes.ask(Ask("look", wanted=asked), LOOK_SECONDS).items()
+            for node, one in nodes.ask(Ask("look", wanted=asked), patience).items()
             if one.facts is not None
         }
+        names = tuple(
+            where.host(node) if isinstance(where, Hosts) or node not in facts else facts[node].host
+            for node in range(where.size)
+        )
         silent = {node: nodes.last_words(node) for node in range(where.size) if node not in facts}
         found = Survey(names, facts, silent)
         if not facts:
@@ -211,13 +227,13 @@ def survey(asked: Wanted, where: Local | Hosts) -> Survey:
 
 
 class Nodes:
-    """The nodes' inspections at work, one process each; as a context: they end with it."""
+    """The nodes' inspections at work, each behind the command that starts it; as a context: they end with it."""
 
     def __init__(self, starts: Sequence[Start]) -> None:
         self.starts = starts
-        self.children: dict[int, subprocess.Popen[str]] = {}
-        self.answers: queue.Queue[tuple[float, int, Answer | None]] = queue.Queue()
-        self.said: dict[int, str] = {}
+        self.children: list[subprocess.Popen[str]] = []
+        self.answers: queue.Queue[tuple[float, Answer | Start]] = queue.Queue()
+        self.said: dict[Start, str] = {}
         self.ended: set[int] = set()
 
     def __enter__(self) -> Nodes:
@@ -233,22 +249,24 @@ class Nodes:
                     f"{start.argv[0]} cannot be started here: {error.strerror}",
                     "install it, or mend the cluster file",
                 ) from None
-            (node,) = start.nodes
-            self.children[node] = child
+            self.children.append(child)
             for reader in (self._hear, self._overhear):
-                threading.Thread(target=reader, args=(node, child), daemon=True).start()
+                threading.Thread(target=reader, args=(start, child), daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
         # The end of its questions lets a node remove its file.
-        for child in self.children.values():
+        for child in self.children:
             with suppress(OSError):
                 assert child.stdin is not None
                 child.stdin.close()
-        for child in self.children.values():
+        for child in self.children:
             try:
-                child.wait(timeout=FILE_SECONDS)
+                child.wait(timeout=END_SECONDS)
             except subprocess.TimeoutExpired:
+                child.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=END_SECONDS)
                 child.kill()
                 child.wait()
 
@@ -267,46 +285,55 @@ class Nodes:
         return best
 
     def last_words(self, node: int) -> str:
-        """What a node that did not answer wrote last."""
-        lines = self.said.get(node, "").strip().splitlines()
+        """What the command of a node that did not answer wrote last."""
+        start, child = next(
+            one for one in zip(self.starts, self.children, strict=True) if node in one[0].nodes
+        )
+        lines = self.said.get(start, "").strip().splitlines()
         if lines:
             return lines[-1].strip()
-        code = self.children[node].poll()
-        return f"no word within {LOOK_SECONDS:.0f} s" if code is None else f"it ended with code {code}"
+        code = child.poll()
+        return "no word in time" if code is None else f"it ended with code {code}"
 
     def _timed(
         self, ask: Ask, seconds: float, whom: set[int] | None = None
     ) -> dict[int, tuple[Answer, float, float]]:
-        asked = (set(self.children) if whom is None else whom) - self.ended
+        everyone = {node for start in self.starts for node in start.nodes}
+        asked = (everyone if whom is None else whom) - self.ended
         sent: dict[int, float] = {}
-        for node in asked:
-            pipe = self.children[node].stdin
-            assert pipe is not None
-            sent[node] = protocol.now()
-            with suppress(OSError):
-                pipe.write(ASK.dump_json(ask).decode() + "\n")
-                pipe.flush()
+        for start, child in zip(self.starts, self.children, strict=True):
+            if asked & set(start.nodes):
+                assert child.stdin is not None
+                sent |= dict.fromkeys(start.nodes, protocol.now())
+                with suppress(OSError):
+                    child.stdin.write(ASK.dump_json(ask).decode() + "\n")
+                    child.stdin.flush()
         found: dict[int, tuple[Answer, float, float]] = {}
         deadline = time.monotonic() + seconds
         while asked - found.keys() - self.ended and (left := deadline - time.monotonic()) > 0:
             with suppress(queue.Empty):
-                heard, node, answer = self.answers.get(timeout=left)
-                if answer is None:
-                    self.ended.add(node)
-                elif answer.step == ask.step and node in asked:
-                    found[node] = (answer, sent[node], heard)
+                heard, answer = self.answers.get(timeout=left)
+                if isinstance(answer, Start):
+                    self.ended |= set(answer.nodes)
+                elif answer.step == ask.step and answer.node in asked:
+                    found[answer.node] = (answer, sent[answer.node], heard)
         return found
 
-    def _hear(self, node: int, child: subprocess.Popen[str]) -> None:
+    def _hear(self, start: Start, child: subprocess.Popen[str]) -> None:
         assert child.stdout is not None
+        parts: dict[str, str] = {}
         for line in child.stdout:
             # A login may greet before it obeys.
-            with suppress(ValueError):
-                answer = ANSWER.validate_json(line)
-                self.answers.put((protocol.now(), node, answer))
-        self.answers.put((protocol.now(), node, None))
+            mark, _, rest = line.rstrip("\n").partition(" ")
+            if mark != MARK:
+                continue
+            node, more, text = rest.split(" ", 2)
+            parts[node] = parts.get(node, "") + text
+            if more == "last":
+                self.answers.put((protocol.now(), ANSWER.validate_json(parts.pop(node))))
+        self.answers.put((protocol.now(), start))
 
-    def _overhear(self, node: int, child: subprocess.Popen[str]) -> None:
+    def _overhear(self, start: Start, child: subprocess.Popen[str]) -> None:
         assert child.stderr is not None
         for line in child.stderr:
-            self.said[node] = (self.said.get(node, "") + line)[-KEPT_TEXT:]
+            self.said[start] = (self.said.get(start, "") + line)[-KEPT_TEXT:]

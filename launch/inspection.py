@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -22,12 +23,16 @@ from pydantic import TypeAdapter
 
 from engine import hub, protocol
 from engine.errors import PreflightError
+from launch.backends import slurm
 from launch.command import is_free
-from launch.node import interface_to, resolve
+from launch.node import NODE_VARIABLES, interface_to, resolve
 
 PACKAGES = ("temper-llm", "torch", "accelerate", "deepspeed", "transformers", "bitsandbytes")
 PROBE_SECONDS = 10.0
 RESOLVE_SECONDS = 3.0
+# slurmstepd hands on at most 1024 bytes at a time.
+PIECE = 700
+MARK = "temper-inspection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Wanted:
     Attributes:
         folder: the run folder; its nearest parent that exists is looked at, and nothing is made.
         directory: working folder on the nodes.
-        head: address of node 0.
+        head: address of node 0; empty: the nodes ask SLURM.
         port: where the ranks meet.
         nodes: machines.
         ranks: ranks of each machine in the rehearsal.
@@ -165,9 +170,10 @@ ASK, ANSWER = TypeAdapter(Ask), TypeAdapter(Answer)
 
 
 @click.command()
-@click.option("--node", type=int, required=True, help="Which node this is.")
-def inspect(node: int) -> None:
+@click.option("--node", "number", type=int, help="Which node this is; empty: as SLURM says.")
+def inspect(number: int | None) -> None:
     """Answer questions from standard input. `temper check` starts this; people need not."""
+    node = int(os.environ[NODE_VARIABLES["slurm"]]) if number is None else number
     wanted: Wanted | None = None
     mark: Path | None = None
     try:
@@ -187,11 +193,19 @@ def inspect(node: int) -> None:
                 answer = Answer(node, ask.step, seen=_seen(Path(ask.path), ask.token, wanted.nodes))
             else:
                 answer = Answer(node, ask.step, met=_meet(node, wanted, ask))
-            print(ANSWER.dump_json(answer).decode(), flush=True)
+            for line in pieces(answer):
+                print(line, flush=True)
     finally:
         if mark is not None:
             with suppress(OSError):
                 mark.unlink()
+
+
+def pieces(answer: Answer) -> Iterator[str]:
+    """An answer as short lines, each with its node and whether more follow: srun mixes longer ones of several nodes."""
+    text = ANSWER.dump_json(answer).decode()
+    for start in range(0, len(text), PIECE):
+        yield f"{MARK} {answer.node} {'more' if start + PIECE < len(text) else 'last'} {text[start : start + PIECE]}"
 
 
 def look(node: int, wanted: Wanted) -> Facts:
@@ -199,7 +213,7 @@ def look(node: int, wanted: Wanted) -> Facts:
     probe = _probe() if wanted.level else None
     head, port = "", ""
     with suppress(PreflightError):
-        head = resolve(wanted.head, RESOLVE_SECONDS)
+        head = resolve(wanted.head or slurm.head(), RESOLVE_SECONDS)
     if node == 0 and head:
         port = _port(head, wanted.port)
     cards, smi = _cards() if wanted.gpus else ((), "")
@@ -210,7 +224,7 @@ def look(node: int, wanted: Wanted) -> Facts:
     problems |= {file: "there is no such file" for file in wanted.files if not Path(file).is_file()}
     return Facts(
         node=node,
-        host=socket.gethostname(),
+        host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         address=_own(head),
         interface=(interface_to(head) or "") if head else "",
         head=head,

@@ -15,7 +15,7 @@ MOST_SKEW_SECONDS = 0.5
 LEAST_SHARED = {"cuda": GIB, "cpu": 64 * 2**20}
 # Sockets of the ranks, files of the loader, pipes of the sandbox.
 LEAST_OPEN_FILES = 1024
-# nvidia-smi counts a little less than the name says: an 80 GB card has 79.6 GiB.
+# Drivers keep more or less of a card for themselves.
 MEMORY_TOLERANCE = 0.95
 LEVELS = ("none", "process", "user", "full")
 

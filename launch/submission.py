@@ -78,11 +78,15 @@ class Submission:
         return (*self.prefix, "lead", "--job", str(self.there / JOB))
 
 
-def inspection(python: str | None, node: int) -> str:
-    """The shell words that look at a node. There is no snapshot yet, and this package may be missing there: it is
-    found as it lies here, or as it is installed there. What else is imported there stays what a rank would import."""
+def inspection(python: str | None, node: int | None) -> str:
+    """The shell words that look at a node, which asks its place for its number where `node` is empty.
+
+    There is no snapshot yet, and this package may be missing there: it is found as it lies here, or as it is installed
+    there. What else is imported there stays what a rank would import.
+    """
     path = f'"${{PYTHONPATH:+$PYTHONPATH:}}"{shlex.quote(str(HERE))}'
-    words = (python or sys.executable, "-m", "launch", "inspect", "--node", str(node))
+    number = () if node is None else ("--node", str(node))
+    words = (python or sys.executable, "-m", "launch", "inspect", *number)
     return f"env PYTHONPATH={path} PYTHONSAFEPATH=1 {shlex.join(words)}"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import ROOT, TEMPER, Wish, sh
+from tests.cluster.conftest import ROOT, TEMPER, Slurm, Wish, sh
 
 pytestmark = pytest.mark.cluster
 
@@ -162,3 +162,17 @@ def test_a_way_that_swallows_answers_fails_the_rehearsal_and_keeps_a_run_from_st
 def test_a_node_without_temper_is_told_with_its_words(pair: Pair) -> None:
     found = about(pair.findings("echo no way in >&2; exit 9"), pair.other)
     assert found and found[0].startswith("it did not answer (no way in)")
+
+
+def test_nodes_of_slurm_are_looked_at_by_one_srun(pair: Pair, slurm: Slurm) -> None:
+    place = pair.wish.cluster("slurm", nodes=2, cpus_per_node=1)
+    words = [*TEMPER, "check", str(pair.run), "--on", str(place)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=90, env=slurm.environment)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"2 nodes ready, torch \S+, 2 ranks met over gloo", done.stderr)
+    assert list(pair.shared.iterdir()) == []
+    # Nodes that are not there are not waited for.
+    more = pair.wish.cluster("slurm", nodes=3, cpus_per_node=1)
+    words = [*TEMPER, "check", "--on", str(more)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=90, env=slurm.environment)
+    assert done.returncode == 3 and "it did not answer (srun: error:" in done.stderr, done.stderr

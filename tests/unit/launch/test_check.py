@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import yaml
 
 from engine.config import load
 from launch.check import wanted
-from launch.cluster import Hosts, place
+from launch.cluster import Hosts, Local, place
+from launch.hardware import GPUS
 from tests.unit.launch.test_cli import ROOT, temper
 
 TINY = ROOT / "configs" / "tiny" / "base"
@@ -47,18 +50,18 @@ def test_this_machine_is_ready_and_nothing_is_written(run_file: Path, here: Path
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_what_is_amiss_is_told_together_and_ends_with_three(
-    run_file: Path, here: Path, tmp_path: Path
-) -> None:
-    text = run_file.read_text().replace(str(TINY), str(tmp_path / "nowhere"))
-    run_file.write_text(text)
+def test_what_is_amiss_is_told_together_and_ends_with_three(run_file: Path, here: Path) -> None:
+    local = place(str(here))
+    assert isinstance(local, Local)
+    port = wanted(load(run_file, []).run, local, "train").port
     code = f"ulimit -n 200; exec {sys.executable} -m launch check {run_file} --on {here}"
-    done = subprocess.run(["/bin/sh", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    with socket.create_server(("127.0.0.1", port)):
+        done = subprocess.run(["/bin/sh", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     lines = done.stderr.splitlines()
-    assert len(lines) == 3 and all(line.startswith("temper: ") for line in lines), done.stderr
-    assert "a process may open 200 files" in lines[0]
-    assert f"{tmp_path / 'nowhere'} cannot be read: there is no such folder" in lines[1]
+    assert len(lines) == 3, done.stderr
+    assert re.match(rf"temper: node 0 \(.+\): port {port} of 127.0.0.1 is taken: end the process", lines[0])
+    assert "a process may open 200 files" in lines[1]
     assert lines[2].startswith("temper: 2 to mend; checked in")
 
 
@@ -91,7 +94,7 @@ def test_what_a_run_needs_follows_from_it(
     run = load(run_file, changes).run
     asked = wanted(run, found, "train")
     assert (asked.nodes, asked.ranks, asked.device, asked.gpus, asked.head) == (2, 4, "cuda", 8, "a")
-    assert asked.gpu_memory_gib == 80 and asked.level == ""
+    assert asked.gpu_memory_gib == GPUS["h100"].memory_gib and asked.level == ""
     assert asked.files == (str(tmp_path / "rows.jsonl"),) and asked.models == (str(TINY),)
     # fp32 masters and two moments of 79 thousand and more weights, several times.
     assert asked.disk_bytes > 4 * 12 * 50_000
