@@ -1,4 +1,4 @@
-"""What one node looks at before a run: it answers, line by line, the questions that `launch.check` asks all nodes."""
+"""What one node looks at before a run: it answers, line by line, the questions that `launch.survey` asks all nodes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from launch.command import is_free
 from launch.node import NODE_VARIABLES, interface_to, resolve
 
 PACKAGES = ("temper-llm", "torch", "accelerate", "deepspeed", "transformers", "bitsandbytes")
+# One of them is in every folder or repository of a model or a tokenizer.
+MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 PROBE_SECONDS = 10.0
 RESOLVE_SECONDS = 3.0
 # slurmstepd hands on at most 1024 bytes at a time.
@@ -285,14 +287,15 @@ def _model(place: str) -> str:
     """Why a model cannot be read here; empty where it can."""
     folder = Path(place).expanduser()
     if folder.is_dir():
-        return "" if (folder / "config.json").is_file() else "the folder holds no config.json"
+        held = any((folder / name).is_file() for name in MODEL_FILES)
+        return "" if held else f"the folder holds none of {', '.join(MODEL_FILES)}"
     if folder.is_absolute() or place.count("/") > 1 or place.startswith("."):
         return "there is no such folder"
     if not (silence := hub.silence()):
         return ""
     from huggingface_hub import try_to_load_from_cache
 
-    cached = isinstance(try_to_load_from_cache(place, "config.json"), str)
+    cached = any(isinstance(try_to_load_from_cache(place, name), str) for name in MODEL_FILES)
     return "" if cached else f"{silence}; the cache does not hold it, and there is no such folder"
 
 

@@ -19,11 +19,11 @@ from engine.errors import WishError
 from launch import attempts, reports, submission
 from launch.backends import BACKENDS, Submitted, hosts, local, slurm
 from launch.backends.submitted import keep, newest
-from launch.check import passed, wanted
 from launch.cluster import Hosts, Kubernetes, Local, Slurm, place
 from launch.lead import Lead
 from launch.records import last_step
 from launch.submission import Submission, allowed, common_files
+from launch.survey import passed, wanted
 from launch.verbs import read
 
 STARTERS = {"local": local.starts, "hosts": hosts.starts, "slurm": slurm.starts}

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from engine.config import load
-from launch.check import wanted
 from launch.cluster import Hosts, Local, place
 from launch.hardware import GPUS
+from launch.survey import wanted
 from tests.unit.launch.test_cli import ROOT, temper
 
 TINY = ROOT / "configs" / "tiny" / "base"
