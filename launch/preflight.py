@@ -71,9 +71,11 @@ def findings(wanted: Wanted, survey: Survey) -> tuple[Finding, ...]:
 
 
 def may_meet(survey: Survey) -> bool:
-    """Whether a rehearsal can succeed at all: every node answers and the head listens where all know it."""
-    known = all(facts.head and facts.address and not facts.port for facts in survey.facts.values())
-    return known and len(survey.facts) == len(survey.names)
+    """Whether a rehearsal can succeed at all: every node answers, has its GPUs, and knows where the head listens."""
+    able = all(
+        facts.head and facts.address and not facts.port and not facts.smi for facts in survey.facts.values()
+    )
+    return able and len(survey.facts) == len(survey.names)
 
 
 def _silent(survey: Survey) -> Iterator[Finding]:
@@ -90,6 +92,12 @@ def _versions(survey: Survey) -> Iterator[Finding]:
     for package in dict.fromkeys(name for facts in survey.facts.values() for name in facts.versions):
         versions = {node: facts.versions.get(package, "") for node, facts in sorted(survey.facts.items())}
         usual = Counter(versions.values()).most_common(1)[0][0]
+        # Temper itself may lie beside the run, not installed.
+        if not usual and package != "temper-llm":
+            yield Finding(
+                "most nodes", f"{package} is not installed", "install Temper with all it stands on there"
+            )
+            continue
         for node, version in versions.items():
             if version != usual:
                 other = next(survey.name(one) for one, had in versions.items() if had == usual)
@@ -134,7 +142,10 @@ def _node(wanted: Wanted, facts: Facts) -> Iterator[tuple[str, str]]:
     if wanted.level:
         yield from _level(wanted.level, facts.level)
     for place, why in facts.problems.items():
-        yield f"{place} cannot be read: {why}", "copy it to a disk that all nodes share, or mend the path"
+        yield (
+            f"{place} cannot be read: {why}",
+            "copy it to a disk that all nodes share (from the hub: into HF_HOME), or mend the path",
+        )
 
 
 def _cards(wanted: Wanted, facts: Facts) -> Iterator[tuple[str, str]]:

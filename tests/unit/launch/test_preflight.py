@@ -100,6 +100,17 @@ def test_a_taken_port_is_told_and_no_rehearsal_is_held() -> None:
     assert "ss -ltnp" in one.remedy
 
 
+def test_a_node_without_its_gpus_holds_no_rehearsal() -> None:
+    assert not may_meet(with_node(1, cards=(), smi="nvidia-smi: No such file"))
+
+
+def test_a_package_that_is_nowhere_is_told_once() -> None:
+    bare = {
+        number: node(number, versions={**VERSIONS, "deepspeed": "", "temper-llm": ""}) for number in range(3)
+    }
+    assert str(told(survey(facts=bare))).startswith("most nodes: deepspeed is not installed")
+
+
 def test_a_node_that_is_silent_is_told_with_its_last_words() -> None:
     facts = {0: node(0), 2: node(2)}
     both = {0: (0, 2), 2: (0, 2)}
