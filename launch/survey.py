@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -233,14 +234,13 @@ class Nodes:
                 assert child.stdin is not None
                 child.stdin.close()
         for child in self.children:
-            try:
-                child.wait(timeout=END_SECONDS)
-            except subprocess.TimeoutExpired:
-                child.terminate()
+            for number in (signal.SIGTERM, signal.SIGKILL):
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=END_SECONDS)
-                child.kill()
-                child.wait()
+                    break
+                # A session of its own: whatever the command has started ends with it.
+                os.killpg(child.pid, number)
+            child.wait()
 
     def ask(self, ask: Ask, seconds: float, whom: set[int] | None = None) -> dict[int, Answer]:
         """The answers that come in time, by node."""

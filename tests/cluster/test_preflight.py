@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import processes
 from tests.cluster.conftest import ROOT, TEMPER, Slurm, Wish, sh
 
 pytestmark = pytest.mark.cluster
@@ -162,6 +163,12 @@ def test_a_way_that_swallows_answers_fails_the_rehearsal_and_keeps_a_run_from_st
 def test_a_node_without_temper_is_told_with_its_words(pair: Pair) -> None:
     found = about(pair.findings("echo no way in >&2; exit 9"), pair.other)
     assert found and found[0].startswith("it did not answer (no way in)")
+
+
+def test_a_node_that_hangs_is_told_and_left_behind(pair: Pair) -> None:
+    found = about(pair.findings("sleep 1000.5"), pair.other)
+    assert found and found[0].startswith("it did not answer (no word in time)")
+    assert not [row for row in processes.table() if "1000.5" in processes.words(row.pid)]
 
 
 def test_nodes_of_slurm_are_looked_at_by_one_srun(pair: Pair, slurm: Slurm) -> None:
