@@ -23,6 +23,10 @@ VERBS = {
         "Train a few steps in every way that should not matter, and compare.",
         "launch.verify:verify",
     ),
+    "check": (
+        "Look at every node of a cluster before a run, and tell all that is amiss.",
+        "launch.check:check",
+    ),
     "submit": ("Hand a run to a cluster: SLURM, Kubernetes, or hosts by ssh.", "launch.submit:submit"),
     "status": ("Tell where a submitted run is, and how it ended.", "launch.submit:status"),
     "logs": ("Print what a rank of a run wrote.", "launch.submit:logs"),
@@ -52,7 +56,11 @@ VERBS = {
     "version": ("Print the versions of Temper and what it stands on.", "launch.verbs:version"),
 }
 # What places run on their nodes; not shown to people.
-INNER = {"agent": ("", "launch.node:agent"), "lead": ("", "launch.submit:lead")}
+INNER = {
+    "agent": ("", "launch.node:agent"),
+    "lead": ("", "launch.submit:lead"),
+    "inspect": ("", "launch.inspection:inspect"),
+}
 
 
 class Verbs(click.Group):

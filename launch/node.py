@@ -84,7 +84,7 @@ def _run(job: Submission, node: int, head: str, peers: Peers) -> int:
     private = job.there / submission.ENVIRONMENT
     if job.place.environment and private.is_file():
         os.environ.update(json.loads(private.read_text(encoding="utf-8")))
-    address = _resolve(head) if job.launch.nodes > 1 else job.launch.head
+    address = resolve(head) if job.launch.nodes > 1 else job.launch.head
     if node == 0 and not is_free(address, job.launch.port):
         raise PreflightError(
             f"port {job.launch.port} of {address}, where the ranks are to meet, is taken or not this machine's",
@@ -92,7 +92,7 @@ def _run(job: Submission, node: int, head: str, peers: Peers) -> int:
         )
     if job.launch.nodes > 1 and "GLOO_SOCKET_IFNAME" not in os.environ:
         # gloo would ask for the address of this machine's own name, which is often a loopback one.
-        if interface := _interface_to(address):
+        if interface := interface_to(address):
             os.environ["GLOO_SOCKET_IFNAME"] = interface
     if node == 0 and job.launch.verb == "train":
         leave_prediction(everywhere(load(job.there / protocol.RUN).run, job.launch.nodes))
@@ -118,9 +118,13 @@ def _host(job: Submission, node: int) -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def _resolve(head: str) -> str:
-    """The head's IP address; a pod's name takes a while to be known."""
-    deadline = time.monotonic() + RESOLVE_SECONDS
+def resolve(head: str, seconds: float = RESOLVE_SECONDS) -> str:
+    """The head's IP address; a pod's name takes a while to be known.
+
+    Raises:
+        PreflightError: it is not known within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
     while True:
         try:
             found = socket.getaddrinfo(head, None, type=socket.SOCK_STREAM)
@@ -133,7 +137,7 @@ def _resolve(head: str) -> str:
             time.sleep(1.0)
 
 
-def _interface_to(address: str) -> str | None:
+def interface_to(address: str) -> str | None:
     """The network interface whose address packets to `address` leave with."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((address, 9))

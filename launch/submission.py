@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
@@ -75,6 +76,18 @@ class Submission:
     def lead(self) -> tuple[str, ...]:
         """The command that starts all agents, waits for them and says how it ended."""
         return (*self.prefix, "lead", "--job", str(self.there / JOB))
+
+
+def inspection(python: str | None, node: int | None) -> str:
+    """The shell words that look at a node, which asks its place for its number where `node` is empty.
+
+    There is no snapshot yet, and this package may be missing there: it is found as it lies here, or as it is installed
+    there. What else is imported there stays what a rank would import.
+    """
+    path = f'"${{PYTHONPATH:+$PYTHONPATH:}}"{shlex.quote(str(HERE))}'
+    number = () if node is None else ("--node", str(node))
+    words = (python or sys.executable, "-m", "launch", "inspect", *number)
+    return f"env PYTHONPATH={path} PYTHONSAFEPATH=1 {shlex.join(words)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from launch.cluster import Hosts, Kubernetes, Local, Slurm, place
 from launch.lead import Lead
 from launch.records import last_step
 from launch.submission import Submission, allowed, common_files
+from launch.survey import passed, wanted
 from launch.verbs import read
 
 STARTERS = {"local": local.starts, "hosts": hosts.starts, "slurm": slurm.starts}
@@ -38,6 +39,9 @@ STARTERS = {"local": local.starts, "hosts": hosts.starts, "slurm": slurm.starts}
 @click.option("--evaluate", "judge", is_flag=True, help="Evaluate the run instead of training it.")
 @click.option("--base", is_flag=True, help="With --evaluate: judge the model the run starts from.")
 @click.option("--dry-run", is_flag=True, help="Print the files and the command, and stop.")
+@click.option(
+    "--unchecked", is_flag=True, help="Leave out `temper check`, which looks at local and hosts first."
+)
 def submit(
     run_file: str,
     where: str,
@@ -46,10 +50,11 @@ def submit(
     judge: bool,
     base: bool,
     dry_run: bool,
+    unchecked: bool,
 ) -> None:
     """Hand a run to a cluster and return at once.
 
-    Exit codes: 0 it was taken, 2 a wish that cannot be met, 3 the place refused.
+    Exit codes: 0 it was taken, 2 a wish that cannot be met, 3 the nodes are not ready or the place refused.
     """
     if base and not judge:
         raise WishError("--base is given without --evaluate", "add --evaluate, or leave --base out")
@@ -59,6 +64,8 @@ def submit(
     if dry_run:
         click.echo(shown(made), nl=False)
         return
+    if not unchecked:
+        checked(run, made)
     written(made)
     job = BACKENDS[made.place.kind].submit(made)
     keep(Submitted(made.number, made.place.kind, job, socket.gethostname(), protocol.now(), str(run.folder)))
@@ -102,6 +109,14 @@ def demand_devices(run: Run, found: Local | Hosts | Slurm | Kubernetes, where: s
             f"{found.gpus_per_node} GPUs",
             f"use --processes {found.gpus_per_node}",
         )
+
+
+def checked(run: Run, made: Submission) -> None:
+    """Look at the nodes before anything is written, where they can be reached before the run has them."""
+    _demand_idle(made.launch.folder)
+    allowed(made)
+    if isinstance(made.place, Local | Hosts):
+        passed(wanted(run, made.place, made.launch.verb), made.place)
 
 
 def written(made: Submission) -> None:
@@ -153,12 +168,14 @@ def _shown(made: Submission) -> Iterator[str]:
     yield f"\n# {shlex.join(backend.command(made))}\n"
 
 
-def attached(run: Run, where: str, verb: str, words: tuple[str, ...]) -> int:
+def attached(run: Run, where: str, verb: str, words: tuple[str, ...], *, unchecked: bool) -> int:
     """Run on this machine or on hosts and wait for the end; returns the exit code."""
     kind = place(where).kind
     if kind not in ("local", "hosts"):
         raise WishError(f"{where} is of kind {kind}, which takes runs and lets go", "use `temper submit`")
     made = composed(run, where, verb, words)
+    if not unchecked:
+        checked(run, made)
     written(made)
     return _led(made, f"{int(protocol.now())}-{os.getpid()}")
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from engine.config import Loaded, demand, load
+from engine.errors import WishError
 from launch.command import plan
 
 STANDS_ON = (
@@ -54,11 +55,13 @@ def start(
     *,
     dry_run: bool,
     where: str | None = None,
+    unchecked: bool = False,
     words: tuple[str, ...] = (),
 ) -> None:
     """Print the launch line of a verb and, unless it is a dry run, run it and exit with its verdict's code.
 
-    `where` names a cluster; empty: this machine. `words` are further options of the verb, handed on to the ranks.
+    `where` names a cluster; empty: this machine. `unchecked` leaves out the look at its nodes. `words` are further
+    options of the verb, handed on to the ranks.
     """
     loaded, overrides = read(run_file, overrides, processes)
     if where is not None:
@@ -67,7 +70,9 @@ def start(
         if dry_run:
             click.echo(shown(composed(loaded.run, where, verb, words)), nl=False)
             return
-        sys.exit(attached(loaded.run, where, verb, words))
+        sys.exit(attached(loaded.run, where, verb, words, unchecked=unchecked))
+    if unchecked:
+        raise WishError("--unchecked is given without --on", "only a cluster is checked first: leave it out")
     demand(loaded.run, training=verb == "train")
     launch = plan(loaded.run, verb, run_file, overrides, words)
     # Whoever asked for JSON reads standard output with a program.
@@ -83,25 +88,29 @@ def start(
     sys.exit(supervise(launch).exit_code)
 
 
-on_hosts = click.option(
-    "--on",
-    "where",
-    metavar="CLUSTER",
-    help="Run on this cluster (kind: local or hosts) and wait for the end.",
-)
+def on_hosts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The cluster, and whether its nodes are looked at first."""
+    text = "Run on this cluster (kind: local or hosts) and wait for the end."
+    unchecked = click.option("--unchecked", is_flag=True, help="With --on: leave out `temper check`.")
+    return click.option("--on", "where", metavar="CLUSTER", help=text)(unchecked(command))
 
 
 @click.command()
 @run_options
 @on_hosts
 def train(
-    run_file: str, overrides: tuple[str, ...], processes: int | None, dry_run: bool, where: str | None
+    run_file: str,
+    overrides: tuple[str, ...],
+    processes: int | None,
+    dry_run: bool,
+    where: str | None,
+    unchecked: bool,
 ) -> None:
     """Fine-tune a model: print the `accelerate launch` line, then run it.
 
     Exit codes: 0 done, 1 a bug or a dead rank, 2 a wish that cannot be met, 75 stopped and saved, 93 do not requeue.
     """
-    start("train", run_file, overrides, processes, dry_run=dry_run, where=where)
+    start("train", run_file, overrides, processes, dry_run=dry_run, where=where, unchecked=unchecked)
 
 
 @click.command()
@@ -115,12 +124,22 @@ def evaluate(
     processes: int | None,
     dry_run: bool,
     where: str | None,
+    unchecked: bool,
     base: bool,
     as_json: bool,
 ) -> None:
     """Sample a benchmark's tasks, run the answers in the sandbox, report pass@k."""
     words = ("--base",) * base + ("--json",) * as_json
-    start("evaluate", run_file, overrides, processes, dry_run=dry_run, where=where, words=words)
+    start(
+        "evaluate",
+        run_file,
+        overrides,
+        processes,
+        dry_run=dry_run,
+        where=where,
+        unchecked=unchecked,
+        words=words,
+    )
 
 
 @click.command()

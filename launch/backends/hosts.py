@@ -7,9 +7,9 @@ import shlex
 from launch.backends.local import cancel, command, log_command, render, status, submit
 from launch.cluster import Hosts
 from launch.lead import Start
-from launch.submission import Submission
+from launch.submission import Submission, inspection
 
-__all__ = ["cancel", "command", "log_command", "render", "starts", "status", "submit"]
+__all__ = ["cancel", "command", "inspections", "log_command", "render", "starts", "status", "submit"]
 
 
 def starts(submission: Submission, attempt: str) -> tuple[Start, ...]:
@@ -22,6 +22,15 @@ def starts(submission: Submission, attempt: str) -> tuple[Start, ...]:
         line = f"cd {shlex.quote(str(submission.directory))} && exec {shlex.join(submission.agent(*words))}"
         found.append(Start((*_transport(place, host), line), (node,), held=True))
     return tuple(found)
+
+
+def inspections(place: Hosts, directory: str) -> tuple[Start, ...]:
+    """One command a machine. A working folder that is not there is for the inspection to tell."""
+    go = f"cd {shlex.quote(directory)} 2>/dev/null || cd /"
+    return tuple(
+        Start((*_transport(place, host), f"{go}; exec {inspection(place.python, node)}"), (node,), held=True)
+        for node, host in enumerate(place.hosts)
+    )
 
 
 def _transport(place: Hosts, host: str) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from engine.errors import WishError
 from launch import processes
 from launch.backends.submitted import State, Submitted
+from launch.cluster import Local
 from launch.command import LOOPBACK
 from launch.lead import Start
-from launch.submission import JOB, LOG, File, Submission
+from launch.submission import JOB, LOG, File, Submission, inspection
 
 # Signals of one kind that wait to be handled are one.
 BETWEEN_SECONDS = 0.3
@@ -34,6 +35,11 @@ def starts(submission: Submission, attempt: str) -> tuple[Start, ...]:
     """One agent."""
     words = ("--head", LOOPBACK, "--attempt", attempt, "--node", "0", "--held")
     return (Start(submission.agent(*words), (0,), held=True),)
+
+
+def inspections(place: Local, directory: str) -> tuple[Start, ...]:
+    """One command."""
+    return (Start(("/bin/sh", "-c", f"exec {inspection(None, 0)}"), (0,), held=True),)
 
 
 def submit(submission: Submission) -> str:

@@ -10,11 +10,12 @@ from engine.errors import PreflightError
 from launch.backends.submitted import State, Submitted, ask, demand
 from launch.cluster import Slurm
 from launch.lead import Start
-from launch.submission import File, Submission
+from launch.submission import File, Submission, inspection
 
 SCRIPT = "batch.sh"
 # What any program needs; everything else stays where the run is submitted.
 PLAIN = "PATH,HOME,USER,LANG,LD_LIBRARY_PATH"
+GRANT_SECONDS = 30
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 
 
@@ -63,12 +64,38 @@ def starts(submission: Submission, attempt: str) -> tuple[Start, ...]:
     assert isinstance(place, Slurm)
     words = ["srun", f"--nodes={place.nodes}", "--ntasks-per-node=1", "--export=ALL", "--kill-on-bad-exit=0"]
     words += [f"--cpus-per-task={place.cpus_per_node}"] if place.cpus_per_node else []
-    words += ["--cpu-bind=none", "--wait=0", *submission.agent("--head", _head(), "--attempt", attempt)]
+    words += ["--cpu-bind=none", "--wait=0", *submission.agent("--head", head(), "--attempt", attempt)]
     return (Start(tuple(words), tuple(range(place.nodes)), held=False),)
 
 
-def _head() -> str:
-    """The first machine's address, as the controller knows it: found once, here, for all."""
+def inspections(place: Slurm, directory: str) -> tuple[Start, ...]:
+    """One command for all machines, which hands each question to every one; given up if none are granted soon."""
+    options = {
+        "partition": place.partition,
+        "account": place.account,
+        "qos": place.qos,
+        "gres": place.gres or (f"gpu:{place.gpus_per_node}" if place.gpus_per_node else None),
+        "cpus-per-task": str(place.cpus_per_node) if place.cpus_per_node else None,
+        "chdir": directory,
+        "export": PLAIN,
+        "immediate": str(GRANT_SECONDS),
+    }
+    words = ["srun", "--job-name=temper-check", f"--nodes={place.nodes}", "--ntasks-per-node=1", "--time=5"]
+    words += [f"--{name}={value}" for name, value in options.items() if value is not None]
+    words += [] if place.cpus_per_node else ["--exclusive"]
+    words += [word for line in place.lines for word in shlex.split(line.removeprefix("#SBATCH "))]
+    words += [
+        "--kill-on-bad-exit=0",
+        "--cpu-bind=none",
+        "/bin/sh",
+        "-c",
+        f"exec {inspection(place.python, None)}",
+    ]
+    return (Start(tuple(words), tuple(range(place.nodes)), held=True),)
+
+
+def head() -> str:
+    """The first machine's address, as the controller knows it; called inside a job."""
     hosts = demand(("scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", ""))).split()
     if not hosts:
         raise PreflightError("SLURM_JOB_NODELIST names no machine", "the lead runs in a job's batch script")

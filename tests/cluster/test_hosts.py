@@ -142,7 +142,9 @@ def test_a_lead_that_is_killed_takes_all_hosts_with_it(wish: Wish) -> None:
 
 def test_a_host_that_is_not_there_is_named(wish: Wish) -> None:
     place = wish.cluster("hosts", command=["nsenter", "--net=/run/netns/temper-none-{host}"])
-    done = temper("train", str(wish.run("absent")), "--on", str(place))
+    told = temper("train", str(wish.run("absent")), "--on", str(place))
+    assert told.returncode == 3 and f"node 0 ({wish.hosts[0]}): it did not answer" in told.stderr
+    done = temper("train", str(wish.run("absent")), "--on", str(place), "--unchecked")
     assert done.returncode == 1, done.stderr
     assert "was lost before the first step" in done.stderr and wish.hosts[0] in done.stderr
 

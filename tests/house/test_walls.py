@@ -20,6 +20,7 @@ FLOORS = {
     "heartbeat": 0,
     "config": 0,
     "dist": 1,
+    "rehearse": 1,
     "track": 1,
     "sandbox": 1,
     "model": 2,

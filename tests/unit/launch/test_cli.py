@@ -37,6 +37,7 @@ def test_help_names_every_verb() -> None:
         "train",
         "plan",
         "verify",
+        "check",
         "evaluate",
         "score",
         "compare",
