@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.config import STAGES, Adapter, Run, deepspeed_settings
+from engine.errors import WishError
 from launch import activations
 from launch.architecture import Architecture
 
@@ -12,6 +13,7 @@ MASTER = 4
 MOMENTS = 8
 # Elements DeepSpeed's bf16 optimizer copies side by side for one all-reduce (MEMORY_OPT_ALLREDUCE_SIZE in engine.py).
 ALL_REDUCE = 500_000_000
+KNOWN = ("full", "lora", "qlora")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,18 @@ class Counts:
 
 
 def counts(model: Architecture, adapter: Adapter) -> Counts:
-    """How many weights there are, train, and are quantised (linear layers of decoder layers alone)."""
+    """How many weights there are, train, and are quantised (linear layers of decoder layers alone).
+
+    Raises:
+        WishError: an adapter whose memory was never measured here.
+    """
     layers = model.shape.layers
+    if adapter.kind not in KNOWN or (adapter.dora and adapter.kind != "full"):
+        what = f"adapter.kind {adapter.kind}" if adapter.kind not in KNOWN else "adapter.dora"
+        raise WishError(
+            f"the memory of {what} is not known here",
+            f"plan knows {', '.join(KNOWN)} without dora; `temper train --dry-run` prints the command for any",
+        )
     if adapter.kind == "full":
         inner = max(one.weights for one in model.linears)
         if model.experts:
