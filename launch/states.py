@@ -70,12 +70,7 @@ def counts(model: Architecture, adapter: Adapter) -> Counts:
         WishError: an adapter whose memory was never measured here.
     """
     layers = model.shape.layers
-    if adapter.kind not in KNOWN or (adapter.dora and adapter.kind != "full"):
-        what = f"adapter.kind {adapter.kind}" if adapter.kind not in KNOWN else "adapter.dora"
-        raise WishError(
-            f"the memory of {what} is not known here",
-            f"plan knows {', '.join(KNOWN)} without dora; `temper train --dry-run` prints the command for any",
-        )
+    _demand_known(adapter)
     if adapter.kind == "full":
         inner = max(one.weights for one in model.linears)
         if model.experts:
@@ -88,6 +83,17 @@ def counts(model: Architecture, adapter: Adapter) -> Counts:
     quantised = model.layer_linear if adapter.kind == "qlora" else 0
     total = model.parameters + layers * added
     return Counts(total, layers * added, layers * quantised, model.layer + added, added, largest, largest)
+
+
+def _demand_known(adapter: Adapter) -> None:
+    unknown = [f"adapter.kind {adapter.kind}"] if adapter.kind not in KNOWN else []
+    if adapter.kind != "full":
+        unknown += [f"adapter.{key}" for key in ("dora", "new_tokens") if getattr(adapter, key)]
+    if unknown:
+        raise WishError(
+            f"the memory of {unknown[0]} is not known here",
+            f"plan knows {', '.join(KNOWN)} as they are; `temper train --dry-run` prints the command for any",
+        )
 
 
 def weight_width(run: Run) -> int:

@@ -20,7 +20,6 @@ from engine.checkpoint.verify import MAY_BE_ZERO, reopen
 from engine.config import Run
 from engine.dist import World
 from engine.errors import TemperError
-from engine.model import published
 
 WEIGHTS, STATE = "weights", "state"
 # fp32 master weight, two Adam moments, and the copy that others load, at its widest.
@@ -129,6 +128,9 @@ def write_weights(folder: Path, model: Any, weights: dict[str, Tensor], tokenize
     buffers: dict[str, Tensor] = {}
     if hasattr(model, "peft_config"):
         # An adapted embedding is frozen as well: without the switch, PEFT would write a copy of it, whole.
+        # Imported here: transformers' modelling takes seconds, and a store is opened without it.
+        from engine.model import published
+
         settings, written = published(model, weights)
         with _settings(model, settings):
             model.save_pretrained(str(folder), state_dict=written, save_embedding_layers=False)

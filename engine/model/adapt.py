@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ MOVING = ("pissa", "olora")
 """Starts that take their part out of the base's weights."""
 
 
-def adapt(model: PreTrainedModel, run: Run) -> Any:
+def adapt(model: PreTrainedModel, run: Run, *, new_tokens: Sequence[int] = ()) -> Any:
     """The model ready to train: itself for `full`, otherwise wrapped with a fresh adapter.
 
+    Args:
+        model: the base, as loaded.
+        run: the Run.
+        new_tokens: ids whose rows of the embedding (and of an output head of its own) are trained as well.
+
     Raises:
-        WishError: `target_modules` matches nothing.
+        WishError: `target_modules` matches nothing, or the embedding has no rows for the new tokens.
     """
     if run.model.dropout is not None:
         set_dropout(model, run.model.dropout)
@@ -32,7 +38,9 @@ def adapt(model: PreTrainedModel, run: Run) -> Any:
     if run.adapter.kind == "full":
         return model
     torch.manual_seed(run.seed)
-    adapted = _wrapped(model, run)
+    adapted = _wrapped(model, run, _rows(model, new_tokens))
+    if new_tokens:
+        _start_at_the_mean(adapted)
     if run.adapter.kind == "oft":
         _demand_whole_blocks(adapted, run.adapter.block_size)
     if run.adapter.init == "loftq":
@@ -50,13 +58,38 @@ def adapt(model: PreTrainedModel, run: Run) -> Any:
     return adapted
 
 
-def _wrapped(model: PreTrainedModel, run: Run) -> Any:
+def _rows(model: PreTrainedModel, ids: Sequence[int]) -> dict[str, list[int]] | None:
+    """Rows to train by the name of their module: the embedding's, and the output head's where it is not the same."""
+    if not ids:
+        return None
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    spare = model.config.get_text_config().vocab_size - min(ids)
+    if max(ids) - min(ids) >= spare:
+        raise WishError(
+            f"adapter.new_tokens names {len(ids)} words and the embedding has {max(0, spare)} spare rows",
+            "name fewer, or use words the tokenizer has: a larger embedding would not fit the base's file",
+        )
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    modules = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
+    return {names[id(module)]: list(ids) for module in modules}
+
+
+@torch.no_grad()
+def _start_at_the_mean(adapted: Any) -> None:
+    """New tokens begin as the mean of those known; spare rows hold whatever the base was padded with."""
+    for module in adapted.modules():
+        if hasattr(module, "trainable_tokens_delta"):
+            known = module.base_layer.weight[: min(module.token_indices["default"])]
+            module.trainable_tokens_delta["default"].copy_(known.float().mean(0))
+
+
+def _wrapped(model: PreTrainedModel, run: Run, rows: dict[str, list[int]] | None) -> Any:
     from peft import get_peft_model
 
     wanted = run.adapter.target_modules
     try:
         # Adapter weights take the compute dtype; fp32 copies are the optimizer's, under every strategy alike.
-        return get_peft_model(model, _settings(run), autocast_adapter_dtype=False)
+        return get_peft_model(model, _settings(run, rows), autocast_adapter_dtype=False)
     except ValueError as error:
         names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _linear(module)})
         raise WishError(
@@ -65,7 +98,7 @@ def _wrapped(model: PreTrainedModel, run: Run) -> Any:
         ) from None
 
 
-def _settings(run: Run) -> Any:
+def _settings(run: Run, rows: dict[str, list[int]] | None) -> Any:
     """The adapter as PEFT has it configured."""
     from peft import IA3Config, LoraConfig, OFTConfig, VeraConfig
 
@@ -90,6 +123,7 @@ def _settings(run: Run) -> Any:
         use_dora=adapter.dora,
         # LoftQ's start needs the 4-bit layers in place: it is made afterwards.
         init_lora_weights=True if adapter.init in ("default", "loftq") else adapter.init,
+        trainable_token_indices=rows,
         bias="none",
         **where,
     )

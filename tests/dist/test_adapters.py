@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
@@ -46,3 +46,23 @@ def test_the_same_adapter_under_every_strategy(
     for strategy, (others, opened) in ends.items():
         assert others == pytest.approx(losses, rel=1e-4), strategy
         torch.testing.assert_close(opened, alone, atol=5e-3, rtol=5e-3)
+
+
+def test_new_tokens_over_two_ranks(wish: Callable[..., Path], launch: Callable, small: Path) -> None:
+    losses = {}
+    for strategy in ("none", "zero2"):
+        ended = launch(
+            wish(
+                f"tokens-{strategy}",
+                adapter={"kind": "lora", "rank": 4, "new_tokens": ["return x"]},
+                parallel={"strategy": strategy, "processes": 1 if strategy == "none" else 2, "precision": "fp32"},
+                train={"steps": 3, "global_batch": 4, "learning_rate": 1e-2, "warmup_steps": 0},
+            )
+        )
+        assert ended.exit_code == 0, ended.output
+        losses[strategy] = ended.losses
+        words = AutoTokenizer.from_pretrained(ended.folder / "adapter")
+        assert "return x" in words.tokenize("    return x + 1")
+        assert logits(small / "model", ended.folder / "adapter").isfinite().all()
+    assert losses["none"][3] < losses["none"][1]
+    assert losses["zero2"] == pytest.approx(losses["none"], rel=1e-4)

@@ -93,7 +93,14 @@ def test_chunks_of_logits_are_as_large_as_planned() -> None:
 
 
 @pytest.mark.parametrize(
-    "adapter", [{"kind": "ia3"}, {"kind": "vera"}, {"kind": "oft"}, {"kind": "lora", "dora": True}]
+    "adapter",
+    [
+        {"kind": "ia3"},
+        {"kind": "vera"},
+        {"kind": "oft"},
+        {"kind": "lora", "dora": True},
+        {"kind": "qlora", "new_tokens": ["<a>"]},
+    ],
 )
 def test_an_adapter_that_was_never_measured_is_not_planned(tmp_path: Path, adapter: dict[str, Any]) -> None:
     run = wish(tmp_path, adapter=adapter)

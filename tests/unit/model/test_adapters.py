@@ -67,13 +67,13 @@ def wish(base: Path, adapter: dict[str, Any], precision: str = "fp32", **paralle
     )
 
 
-def learn(model: Any, steps: int = 3) -> tuple[float, float]:
+def learn(model: Any, tokens: torch.Tensor = IDS, steps: int = 3) -> tuple[float, float]:
     """Loss before and after some steps."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     losses = []
     for _ in range(steps + 1):
-        loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
-        losses.append(float(loss))
+        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        losses.append(loss.item())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -151,12 +151,50 @@ def test_targets_by_pattern_and_targets_that_match_nothing(kind: str, base: Path
     ("adapter", "said"),
     [
         ({"kind": "ia3", "rank": 8}, "adapter.rank is 8 and adapter.kind is ia3"),
-        ({"kind": "vera", "dora": True}, "adapter.dora is True and adapter.kind is vera"),
+        ({"kind": "vera", "dora": True}, "adapter.dora is true and adapter.kind is vera"),
         ({"kind": "lora", "block_size": 8}, "adapter.block_size is 8 and adapter.kind is lora"),
         ({"kind": "lora", "init": "loftq"}, "adapter.init is loftq and adapter.kind is lora"),
         ({"kind": "qlora", "init": "pissa"}, "adapter.init is pissa and adapter.kind is qlora"),
         ({"kind": "lora", "init": "olora", "dora": True}, "adapter.init is olora and adapter.dora is on"),
+        ({"kind": "oft", "new_tokens": ["<a>"]}, "adapter.new_tokens is ['<a>'] and adapter.kind is oft"),
+        (
+            {"kind": "lora", "new_tokens": ["<a>", "<a>"]},
+            "adapter.new_tokens ['<a>', '<a>'] names a word twice",
+        ),
     ],
 )
 def test_keys_that_do_not_suit_the_kind_are_refused(base: Path, adapter: dict[str, Any], said: str) -> None:
     assert [finding.what for finding in check(wish(base, adapter)) if finding.what.startswith(said)]
+
+
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_tokens_are_trained_and_come_back(tmp_path: Path, kind: str, tied: bool) -> None:
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=1, tie_word_embeddings=tied
+    )
+    LlamaForCausalLM(shape).save_pretrained(tmp_path / "base")
+    run = wish(tmp_path / "base", {"kind": kind, "rank": 4, "new_tokens": ["<a>", "<b>"]}, "bf16")
+    assert not check(run)
+    device = torch.device("cpu")
+    model = adapt(load_model(run, device), run, new_tokens=[90, 91])
+    rows = [
+        (n, tuple(p.shape))
+        for n, p in model.named_parameters()
+        if p.requires_grad and "trainable_tokens" in n
+    ]
+    assert [size for _, size in rows] == [(2, 64)] * (1 if tied else 2)
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if "trainable_tokens" in n}
+    first, last = learn(model, tokens=torch.where(IDS < 40, 90 + IDS % 2, IDS))
+    assert last < first
+    assert all((p != before[n]).any() for n, p in model.named_parameters() if n in before)
+    weights = {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
+    write_weights(tmp_path / "out", model, weights, Words())
+    again = PeftModel.from_pretrained(
+        load_model(run, device), str(tmp_path / "out"), autocast_adapter_dtype=False
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=IDS).logits, model(input_ids=IDS).logits)
+    with pytest.raises(WishError, match="names 2 words and the embedding has 1 spare rows"):
+        adapt(load_model(run, device), run, new_tokens=[95, 96])
