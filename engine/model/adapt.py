@@ -53,7 +53,7 @@ def adapt(model: PreTrainedModel, run: Run, *, new_tokens: Sequence[int] = ()) -
         adapted.start_of_adapter = {
             name: parameter.detach().cpu().clone()
             for name, parameter in adapted.named_parameters()
-            if parameter.requires_grad
+            if ".lora_" in name
         }
     return adapted
 
@@ -160,10 +160,10 @@ def _make_up_for_lost_bits(adapted: Any, folder: Path) -> None:
         with safe_open(file, framework="pt") as handle:
             lost = handle.get_tensor(f"{name}.weight").to(held.device, torch.float32) - held
         left, sizes, right = torch.linalg.svd(lost, full_matrices=False)
-        rank = module.r["default"]
+        rank = min(module.r["default"], len(sizes))
         root = (sizes[:rank] / module.scaling["default"]).sqrt()
-        module.lora_A["default"].weight.copy_(root[:, None] * right[:rank])
-        module.lora_B["default"].weight.copy_(left[:, :rank] * root)
+        module.lora_A["default"].weight[:rank] = root[:, None] * right[:rank]
+        module.lora_B["default"].weight[:, :rank] = left[:, :rank] * root
 
 
 def _files_by_weight(folder: Path) -> dict[str, Path]:
@@ -195,6 +195,9 @@ def published(model: Any, weights: dict[str, Tensor]) -> tuple[Any, dict[str, Te
     settings.r, settings.init_lora_weights = 2 * settings.r, True
     doubled = {}
     for name, weight in weights.items():
+        if name not in start:
+            doubled[name] = weight
+            continue
         pair = (weight, start[name]) if ".lora_A." in name else (weight, -start[name])
         doubled[name] = torch.cat(pair, 0 if ".lora_A." in name else 1)
     return settings, doubled
