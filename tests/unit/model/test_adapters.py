@@ -147,26 +147,6 @@ def test_targets_by_pattern_and_targets_that_match_nothing(kind: str, base: Path
         adapt(load_model(run, torch.device("cpu")), run)
 
 
-@pytest.mark.parametrize(
-    ("adapter", "said"),
-    [
-        ({"kind": "ia3", "rank": 8}, "adapter.rank is 8 and adapter.kind is ia3"),
-        ({"kind": "vera", "dora": True}, "adapter.dora is true and adapter.kind is vera"),
-        ({"kind": "lora", "block_size": 8}, "adapter.block_size is 8 and adapter.kind is lora"),
-        ({"kind": "lora", "init": "loftq"}, "adapter.init is loftq and adapter.kind is lora"),
-        ({"kind": "qlora", "init": "pissa"}, "adapter.init is pissa and adapter.kind is qlora"),
-        ({"kind": "lora", "init": "olora", "dora": True}, "adapter.init is olora and adapter.dora is on"),
-        ({"kind": "oft", "new_tokens": ["<a>"]}, "adapter.new_tokens is ['<a>'] and adapter.kind is oft"),
-        (
-            {"kind": "lora", "new_tokens": ["<a>", "<a>"]},
-            "adapter.new_tokens ['<a>', '<a>'] names a word twice",
-        ),
-    ],
-)
-def test_keys_that_do_not_suit_the_kind_are_refused(base: Path, adapter: dict[str, Any], said: str) -> None:
-    assert [finding.what for finding in check(wish(base, adapter)) if finding.what.startswith(said)]
-
-
 @pytest.mark.parametrize("adapter", [{"kind": "lora"}, {"kind": "lora", "init": "pissa"}, {"kind": "qlora"}])
 @pytest.mark.parametrize("tied", [True, False])
 def test_new_tokens_are_trained_and_come_back(tmp_path: Path, adapter: dict[str, Any], tied: bool) -> None:
