@@ -171,10 +171,11 @@ def _cells(run: Run, model: Architecture, *, cpu: bool) -> list[Cell]:
         for method in METHODS:
             keep = strategy == run.parallel.strategy
             offload = {} if keep else {"offload_optimizer": False, "offload_parameters": False}
+            start = {} if method == run.adapter.kind else {"init": "default"}
             one = run.model_copy(
                 update={
                     "parallel": run.parallel.model_copy(update={"strategy": strategy, **offload}),
-                    "adapter": run.adapter.model_copy(update={"kind": method}),
+                    "adapter": run.adapter.model_copy(update={"kind": method, **start}),
                 }
             )
             memory = None if check(one) else estimate(job(one, model, cpu=cpu))

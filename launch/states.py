@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.config import STAGES, Adapter, Run, deepspeed_settings
+from engine.errors import WishError
 from launch import activations
 from launch.architecture import Architecture
 
@@ -12,6 +13,7 @@ MASTER = 4
 MOMENTS = 8
 # Elements DeepSpeed's bf16 optimizer copies side by side for one all-reduce (MEMORY_OPT_ALLREDUCE_SIZE in engine.py).
 ALL_REDUCE = 500_000_000
+KNOWN = ("full", "lora", "qlora")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,13 @@ class Counts:
 
 
 def counts(model: Architecture, adapter: Adapter) -> Counts:
-    """How many weights there are, train, and are quantised (linear layers of decoder layers alone)."""
+    """How many weights there are, train, and are quantised (linear layers of decoder layers alone).
+
+    Raises:
+        WishError: an adapter whose memory was never measured here.
+    """
     layers = model.shape.layers
+    _demand_known(adapter)
     if adapter.kind == "full":
         inner = max(one.weights for one in model.linears)
         if model.experts:
@@ -76,6 +83,17 @@ def counts(model: Architecture, adapter: Adapter) -> Counts:
     quantised = model.layer_linear if adapter.kind == "qlora" else 0
     total = model.parameters + layers * added
     return Counts(total, layers * added, layers * quantised, model.layer + added, added, largest, largest)
+
+
+def _demand_known(adapter: Adapter) -> None:
+    unknown = [f"adapter.kind {adapter.kind}"] if adapter.kind not in KNOWN else []
+    if adapter.kind != "full":
+        unknown += [f"adapter.{key}" for key in ("dora", "new_tokens") if getattr(adapter, key)]
+    if unknown:
+        raise WishError(
+            f"the memory of {unknown[0]} is not known here",
+            f"plan knows {', '.join(KNOWN)} as they are; `temper train --dry-run` prints the command for any",
+        )
 
 
 def weight_width(run: Run) -> int:

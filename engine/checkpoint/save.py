@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,9 +128,13 @@ def write_weights(folder: Path, model: Any, weights: dict[str, Tensor], tokenize
     buffers: dict[str, Tensor] = {}
     if hasattr(model, "peft_config"):
         # An adapted embedding is frozen as well: without the switch, PEFT would write a copy of it, whole.
-        model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
-        # PEFT leaves the adapter's own name out of the file.
-        expected = {re.sub(r"\.default(?=\.|$)", "", name): shape for name, shape in expected.items()}
+        # Imported here: transformers' modelling takes seconds, and a store is opened without it.
+        from engine.model import published
+
+        settings, written = published(model, weights)
+        with _settings(model, settings):
+            model.save_pretrained(str(folder), state_dict=written, save_embedding_layers=False)
+        expected = _as_adapter(expected, weights, written)
     else:
         buffers = _persistent_buffers(model)
         model.save_pretrained(str(folder), state_dict=weights | buffers)
@@ -138,6 +143,29 @@ def write_weights(folder: Path, model: Any, weights: dict[str, Tensor], tokenize
     tokenizer.save_pretrained(str(folder))
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     reopen(folder, expected, tied=set(tied), may_be_zero=(*MAY_BE_ZERO, *buffers))
+
+
+@contextlib.contextmanager
+def _settings(model: Any, settings: Any) -> Iterator[None]:
+    """Within this block PEFT writes these settings instead of those trained with."""
+    held = model.peft_config["default"]
+    model.peft_config["default"] = settings
+    try:
+        yield
+    finally:
+        model.peft_config["default"] = held
+
+
+def _as_adapter(
+    expected: dict[str, tuple[int, ...]], weights: Mapping[str, Tensor], written: Mapping[str, Tensor]
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in an adapter's file: the model's, but for what `published` adds or makes wider."""
+    other = {name: tuple(t.shape) for name, t in written.items() if t is not weights.get(name)}
+    # PEFT leaves the adapter's own name out of the file, and writes DoRA's lengths as it first had them.
+    return {
+        re.sub(r"(?<=lora_magnitude_vector)\.default\.weight$|\.default(?=\.|$)", "", name): shape
+        for name, shape in (expected | other).items()
+    }
 
 
 def _persistent_buffers(model: Any) -> dict[str, Tensor]:

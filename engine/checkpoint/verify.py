@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from engine.errors import TemperError
 
-# What begins at zero: biases, and the second LoRA matrix (so that the product of both does).
-MAY_BE_ZERO = (".bias", "lora_B.weight", "lora_embedding_B")
+# What begins at zero: biases, and what makes an adapter change nothing at first.
+MAY_BE_ZERO = (".bias", "lora_B.weight", "lora_embedding_B", ".vera_lambda_b", ".oft_R.weight")
 _SHOWN = 3
 
 

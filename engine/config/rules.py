@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.config import asked, served
+from engine.config import adapters, asked, served
 from engine.config.finding import Finding
 from engine.config.run import Run
 from engine.config.shape import shape
@@ -291,6 +291,9 @@ OF_TRAINING: tuple[Rule, ...] = (
     adafactor_shards_break_rows,
     eight_bit_states_need_whole_tensors,
     quantised_base_computes_in_sixteen_bits,
+    adapters.keys_suit_the_kind,
+    adapters.start_suits_the_base,
+    adapters.new_tokens_have_whole_rows,
     evaluation_has_tasks,
     metric_is_measured,
     best_is_kept,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,12 @@ def _tags(wish: Any) -> Any:
     if wish not in ("auto", "keep") and not pair:
         raise ValueError('give auto, keep, or two different tags such as ["<plan>", "</plan>"]')
     return wish
+
+
+def _start(name: str) -> str:
+    if not re.fullmatch(r"default|pissa|pissa_niter_[1-9][0-9]?|olora|loftq", name):
+        raise ValueError("give default, pissa, pissa_niter_4 (or another number), olora or loftq")
+    return name
 
 
 class Section(BaseModel):
@@ -63,18 +70,30 @@ class Model(Section):
 
 
 class Adapter(Section):
-    """What is trained: all weights, or a low-rank adapter beside frozen (and perhaps quantised) ones."""
+    """What is trained: all weights, or an adapter beside frozen (and perhaps quantised) ones."""
 
-    kind: Literal["full", "lora", "qlora"] = "full"
-    """`full` trains every weight; `lora` an adapter; `qlora` an adapter over a 4-bit base."""
+    kind: Literal["full", "lora", "qlora", "ia3", "vera", "oft"] = "full"
+    """`full` trains every weight; `lora` low-rank matrices; `qlora` the same over a 4-bit base; `ia3` a factor for each
+    output (arXiv 2205.05638); `vera` two vectors around shared random matrices (arXiv 2310.11454); `oft` rotations of
+    the inputs (arXiv 2306.07280)."""
     rank: Positive = 16
-    """Inner size of the low-rank matrices (LoRA, arXiv 2106.09685)."""
+    """Inner size of the low-rank matrices (LoRA, arXiv 2106.09685); VeRA's, which are not trained, want 256 or more."""
     alpha: PositiveFloat = 32.0
     """Scale of the update: the product is multiplied by alpha / rank (alpha / sqrt(rank) with `rslora`)."""
     dropout: Fraction = 0.0
     """Dropout before the adapter."""
     rslora: bool = False
     """Rank-stabilised scaling (arXiv 2312.03732), worth having from rank 64 up."""
+    dora: bool = False
+    """Train the length of each output's weights apart from their direction (DoRA, arXiv 2402.09353)."""
+    init: Annotated[str, AfterValidator(_start)] = "default"
+    """Where the low-rank matrices start: `default` at no change; `pissa` (arXiv 2404.02948; `pissa_niter_4` for a fast
+    approximation) and `olora` (arXiv 2406.01775) at the base's own principal part; `loftq` (arXiv 2310.08659) at what
+    4 bits have lost."""
+    block_size: Positive = 32
+    """Inputs that one of OFT's rotations turns; must divide the inputs of each target."""
+    new_tokens: tuple[Text, ...] = ()
+    """Words that become tokens of their own, in spare rows of the embedding, trained beside the adapter."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """`all-linear`, a list of module name endings, or one regular expression over full module names."""
     quant: Literal["nf4", "fp4"] = "nf4"

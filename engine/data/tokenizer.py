@@ -33,8 +33,19 @@ def load_tokenizer(run: Run, folder: str | None = None) -> Any:
             f"no tokenizer could be loaded from {path} ({reason})",
             "check `model.path`, or name a tokenizer folder or hub id as `model.tokenizer`",
         ) from error
+    if run.adapter.new_tokens and folder is None:
+        _add_tokens(tokenizer, run.adapter.new_tokens)
     apply_template(tokenizer, run)
     return tokenizer
+
+
+def _add_tokens(tokenizer: Any, words: tuple[str, ...]) -> None:
+    known = sorted(set(words) & tokenizer.get_vocab().keys())
+    if known:
+        raise WishError(
+            f"adapter.new_tokens names {', '.join(known)}, which the tokenizer has already", "leave it out"
+        )
+    tokenizer.add_tokens(list(words))
 
 
 def apply_template(tokenizer: Any, run: Run) -> None:

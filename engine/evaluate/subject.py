@@ -152,7 +152,9 @@ def _weights(run: Run, world: World, *, untouched: bool) -> tuple[Callable[[], A
     if untouched:
         # The starting point is judged in the Run's precision, as training would see it.
         name = f"{run.model.path} {run.model.revision or ''} {_identity(Path(run.model.path))} {_arithmetic(run)}"
-        return partial(_load, run, world), load_tokenizer(run), name
+        # Named as a folder, so that words the adapter makes tokens of stay what the untouched model knows them as.
+        tokenizer = load_tokenizer(run, run.model.tokenizer or run.model.path)
+        return partial(_load, run, world), tokenizer, name
     full = run.adapter.kind == "full"
     result = run.folder / (protocol.MODEL if full else protocol.ADAPTER)
     if not result.is_dir():

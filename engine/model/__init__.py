@@ -1,6 +1,6 @@
 """Weights: load, adapt, and probe what they can be trusted with."""
 
-from engine.model.adapt import adapt, with_adapter
+from engine.model.adapt import adapt, published, with_adapter
 from engine.model.head import LossHead, loss_head
 from engine.model.load import DTYPES, load_model, unsharded
 from engine.model.probe import demand_exact_packing, packing_difference
@@ -13,6 +13,7 @@ __all__ = [
     "load_model",
     "loss_head",
     "packing_difference",
+    "published",
     "unsharded",
     "with_adapter",
 ]

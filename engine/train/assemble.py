@@ -82,7 +82,8 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         run, tokenizer, rank=world.rank, world_size=world.size, benchmark_texts=benchmark_texts
     )
     where.at("model")
-    model = adapt(load_model(run, world.device), run)
+    new = tokenizer.convert_tokens_to_ids(list(run.adapter.new_tokens))
+    model = adapt(load_model(run, world.device), run, new_tokens=new)
     head = loss_head(model) if run.train.chunked_loss else None
     _demand_fit(model, tokenizer, run)
     _end_turns(model, tokenizer, prepared.facts)

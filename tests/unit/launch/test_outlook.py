@@ -12,6 +12,7 @@ import pytest
 from engine import protocol
 from engine.config import Run
 from engine.config.sections import Track
+from engine.errors import WishError
 from engine.track import Tracker, read
 from engine.train.loop import _tell_memory
 from launch.architecture import architecture
@@ -89,3 +90,30 @@ def test_chunks_of_logits_are_as_large_as_planned() -> None:
     from launch.activations import CHUNK
 
     assert CHUNK == ELEMENTS
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"kind": "ia3"},
+        {"kind": "vera"},
+        {"kind": "oft"},
+        {"kind": "lora", "dora": True},
+        {"kind": "qlora", "new_tokens": ["<a>"]},
+    ],
+)
+def test_an_adapter_that_was_never_measured_is_not_planned(tmp_path: Path, adapter: dict[str, Any]) -> None:
+    run = wish(tmp_path, adapter=adapter)
+    with pytest.raises(WishError, match=r"the memory of adapter\..* is not known here"):
+        estimate(job(run, architecture(run)))
+    leave_prediction(run)
+    assert protocol.read_prediction(run.folder) is None
+
+
+def test_a_start_changes_no_count(tmp_path: Path) -> None:
+    plain, moved = (
+        estimate(job(run, architecture(run)))
+        for start in ("default", "pissa")
+        for run in [wish(tmp_path, adapter={"kind": "lora", "init": start})]
+    )
+    assert plain == moved

@@ -1,0 +1,68 @@
+"""Adapters over sharded weights: the losses of one rank, and a folder that PEFT opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+
+KINDS: dict[str, dict[str, Any]] = {
+    "dora": {"kind": "lora", "rank": 4, "dora": True},
+    "pissa": {"kind": "lora", "rank": 4, "init": "pissa"},
+    "olora": {"kind": "lora", "rank": 4, "init": "olora"},
+    "ia3": {"kind": "ia3"},
+    "vera": {"kind": "vera", "rank": 32},
+    "oft": {"kind": "oft", "block_size": 16},
+}
+
+
+def logits(base: Path, adapter: Path) -> torch.Tensor:
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), str(adapter))
+    ids = torch.randint(400, (2, 32), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return model(input_ids=ids).logits
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_same_adapter_under_every_strategy(
+    name: str, wish: Callable[..., Path], launch: Callable, small: Path
+) -> None:
+    ends = {}
+    for strategy in ("none", "zero2", "zero3", "fsdp2"):
+        parallel = {"strategy": strategy, "processes": 1 if strategy == "none" else 2, "precision": "fp32"}
+        train = {"steps": 3, "global_batch": 4, "learning_rate": 1e-2, "warmup_steps": 0}
+        ended = launch(wish(f"{name}-{strategy}", adapter=KINDS[name], parallel=parallel, train=train))
+        assert ended.exit_code == 0, ended.output
+        ends[strategy] = (ended.losses, logits(small / "model", ended.folder / "adapter"))
+    losses, alone = ends.pop("none")
+    assert losses[3] < losses[1], "nothing was learnt, so nothing is compared"
+    for strategy, (others, opened) in ends.items():
+        assert others == pytest.approx(losses, rel=1e-4), strategy
+        torch.testing.assert_close(opened, alone, atol=5e-3, rtol=5e-3)
+
+
+def test_new_tokens_over_two_ranks(wish: Callable[..., Path], launch: Callable, small: Path) -> None:
+    losses = {}
+    for strategy in ("none", "zero2"):
+        ended = launch(
+            wish(
+                f"tokens-{strategy}",
+                adapter={"kind": "lora", "rank": 4, "new_tokens": ["return x"]},
+                parallel={"strategy": strategy, "processes": 1 if strategy == "none" else 2, "precision": "fp32"},
+                train={"steps": 3, "global_batch": 4, "learning_rate": 1e-2, "warmup_steps": 0},
+            )
+        )
+        assert ended.exit_code == 0, ended.output
+        losses[strategy] = ended.losses
+        words = AutoTokenizer.from_pretrained(ended.folder / "adapter")
+        assert "return x" in words.tokenize("    return x + 1")
+        assert logits(small / "model", ended.folder / "adapter").isfinite().all()
+    assert losses["none"][3] < losses["none"][1]
+    assert losses["zero2"] == pytest.approx(losses["none"], rel=1e-4)
