@@ -167,7 +167,7 @@ def _make_up_for_lost_bits(adapted: Any, folder: Path) -> None:
 
 
 def _files_by_weight(folder: Path) -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as handle:
             found |= dict.fromkeys(handle.keys(), file)
