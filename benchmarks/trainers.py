@@ -29,6 +29,7 @@ import yaml
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from engine.config import load
+from engine.data.order import epoch_order, key, permutation
 from launch.command import plan
 
 ROOT = Path(__file__).parent.parent
@@ -88,7 +89,13 @@ def prepare(folder: Path, vocabulary: int) -> None:
         row for row in functions() if len(tokenizer(row["prompt"] + row["completion"])["input_ids"]) < LENGTH
     ]
     random.Random(0).shuffle(rows)
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:SAMPLES]))
+    rows = rows[:SAMPLES]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # The peers read them one after another, in the order in which Temper draws them: the same rows in every step.
+    order = epoch_order([len(rows)], [1.0], seed=0, epoch=0).rows[
+        permutation(len(rows), seed=key(0, "rows", 0))
+    ]
+    (folder / "drawn.jsonl").write_text("".join(json.dumps(rows[at]) + "\n" for at in order))
 
 
 def temper(folder: Path, shape: str, steps: int) -> tuple[list[str], dict[str, str]]:
@@ -155,7 +162,7 @@ def run(kind: str, folder: Path, shape: str, steps: int) -> Result:
 def ours(folder: Path, metrics: Path) -> list[tuple[float, int]]:
     """When each step ended, and the tokens until then."""
     facts = json.loads((folder / "temper" / "facts.json").read_text())
-    assert "DistributedDataParallel" in facts["strategy"], facts["strategy"]
+    assert facts["strategy"].startswith("ddp over 2 ranks"), facts["strategy"]
     borders, total = [], 0
     for record in map(json.loads, metrics.read_text().splitlines()):
         if "loss" in record:

@@ -58,7 +58,7 @@ def settings(folder: Path, steps: int, rows: int) -> dict[str, Any]:
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "seed": 0,
+        "train_sampling_strategy": "sequential",
     }
 
 
@@ -71,7 +71,7 @@ def plain(folder: Path, packed: bool, steps: int, rows: int, seen: Steps) -> Tra
         rest = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         return {"input_ids": prompt + rest, "labels": [IGNORED] * len(prompt) + rest}
 
-    data = Dataset.from_json(str(folder / "rows.jsonl")).map(encode, remove_columns=["prompt", "completion"])
+    data = Dataset.from_json(str(folder / "drawn.jsonl")).map(encode, remove_columns=["prompt", "completion"])
     collator = DataCollatorWithFlattening() if packed else DataCollatorForSeq2Seq(tokenizer)
     return Trainer(
         model=AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32),
@@ -90,7 +90,7 @@ def trl(folder: Path, packed: bool, steps: int, rows: int, seen: Steps) -> Train
     return SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32),
         args=SFTConfig(**settings(folder, steps, rows), max_length=LENGTH, packing=packed),
-        train_dataset=Dataset.from_json(str(folder / "rows.jsonl")),
+        train_dataset=Dataset.from_json(str(folder / "drawn.jsonl")),
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
         callbacks=[seen],
     )
