@@ -31,6 +31,7 @@ ROOMS = {
     "report": "engine.evaluate.report.commands",
     "card": "engine.evaluate.report.commands",
     "data": "engine.data.commands",
+    "export": "engine.export.commands",
 }
 
 

@@ -12,6 +12,7 @@ A run folder holds::
     facts.json               strategy in force, versions, data facts
     checkpoints/step-NNNNNN/ with manifest.json written last
     model/ or adapter/       final weights, as `from_pretrained` takes them
+    merged/                  the adapter put into its base, by `temper export --merge`
     evaluations/NAME/        generations-rankN.jsonl, results.jsonl, summary.json
     logs/attempt-N/          output of each rank (rank-N.log), first errors and stacks; the newest 20 are kept
     logs/                    the same of the last attempt where a run was handed to a place; node-N.log of its agents
@@ -44,6 +45,7 @@ ATTEMPTS = "attempts.jsonl"
 HEARTBEATS = "heartbeats"
 MODEL = "model"
 ADAPTER = "adapter"
+MERGED = "merged"
 
 # PET_ERROR_FILE style names would collide between nodes of a shared file system; the rank does not.
 ATTEMPT_VARIABLE = "TEMPER_ATTEMPT"

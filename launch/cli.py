@@ -38,6 +38,7 @@ VERBS = {
         "Judge an evaluation's answers anew, without their model, and show old figures against new.",
         "",
     ),
+    "export": ("Put a run's adapter into its base, and measure before it is called good.", ""),
     "report": ("Write one self-contained HTML page about runs and evaluations.", ""),
     "card": ("Write the model card of a run from its facts and results.", ""),
     "benchmark": ("List benchmarks, show and export their tasks.", ""),

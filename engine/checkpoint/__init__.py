@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from engine.checkpoint.load import resume
-from engine.checkpoint.manifest import Manifest, Torn, sync_tree
+from engine.checkpoint.manifest import Manifest, Torn, sync_folder, sync_tree
 from engine.checkpoint.pieces import Piece, Saved, divisible, indivisible, spread
-from engine.checkpoint.save import WEIGHTS, Progress, save
+from engine.checkpoint.save import WEIGHTS, Progress, save, write_weights
 from engine.checkpoint.state import fingerprint, shapes
 from engine.checkpoint.store import DiskFull, Found, Rejected, Store, smaller_is_better
 from engine.checkpoint.verify import reopen
@@ -30,5 +30,7 @@ __all__ = [
     "shapes",
     "smaller_is_better",
     "spread",
+    "sync_folder",
     "sync_tree",
+    "write_weights",
 ]

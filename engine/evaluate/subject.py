@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import protocol
-from engine.config import Run
+from engine.config import Adapter, Run
 from engine.data import load_tokenizer
 from engine.dist import World
 from engine.errors import WishError
@@ -26,13 +26,16 @@ from engine.evaluate.task import Ask, Task
 from engine.generate import Endpoint, Generation, Request, ask_server, generate
 
 
-def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | None = None) -> Summary | None:
+def evaluate_run(
+    run: Run, world: World, *, base: bool, merged: Path | None = None, progress: Progress | None = None
+) -> Summary | None:
     """Judge a Run's result, the model it starts from, or a served one (a collective); the summary is rank 0's.
 
     Args:
         run: the Run; one without a data section trains nothing, so its model is judged as it is.
         world: the ranks.
         base: judge the starting point of a Run that trains.
+        merged: judge this model instead, made of the Run's adapter and its base.
         progress: told (phase, done, all) on rank 0.
 
     Raises:
@@ -46,7 +49,10 @@ def evaluate_run(run: Run, world: World, *, base: bool, progress: Progress | Non
     lacking = _lacking(tasks, run, world)
     tasks = judged(tasks, lacking)
     examples = shots(wish, tasks)
-    subject = _served(run, examples, base=base) if wish.server.url else _held(run, world, examples, base=base)
+    if wish.server.url:
+        subject = _served(run, examples, base=base)
+    else:
+        subject = _held(run, world, examples, base=base, merged=merged)
     return evaluate(
         tasks,
         wish.benchmark,
@@ -82,10 +88,10 @@ class _Subject:
     ending: str
 
 
-def _held(run: Run, world: World, examples: Sequence[Shot], *, base: bool) -> _Subject:
+def _held(run: Run, world: World, examples: Sequence[Shot], *, base: bool, merged: Path | None) -> _Subject:
     """The model whose weights lie here."""
     untouched = base or run.data is None
-    weights, tokenizer, name = _weights(run, world, untouched=untouched)
+    weights, tokenizer, name = _weights(run, world, untouched=untouched, merged=merged)
     ask, chat = questions(run, tokenizer, examples)
     generator = _generator(run, world, weights, tokenizer)
 
@@ -93,7 +99,7 @@ def _held(run: Run, world: World, examples: Sequence[Shot], *, base: bool) -> _S
         # Each rank holds the whole model, so one that owes nothing keeps nobody waiting, and needs no weights.
         return generator(requests) if requests else iter(())
 
-    return _Subject(name, draw, ask, chat, ending="-base" if untouched else "")
+    return _Subject(name, draw, ask, chat, ending="-merged" if merged else "-base" if untouched else "")
 
 
 def _served(run: Run, examples: Sequence[Shot], *, base: bool) -> _Subject:
@@ -147,8 +153,14 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
     return judge
 
 
-def _weights(run: Run, world: World, *, untouched: bool) -> tuple[Callable[[], Any], Any, str]:
+def _weights(
+    run: Run, world: World, *, untouched: bool, merged: Path | None
+) -> tuple[Callable[[], Any], Any, str]:
     """What loads the model, its tokenizer, and its name in the journals."""
+    if merged is not None:
+        plain = run.model_copy(update={"adapter": Adapter(kind="full")})
+        name = f"{merged} {_identity(merged)} {_arithmetic(plain)}"
+        return partial(_load, plain, world, path=str(merged)), load_tokenizer(run, str(merged)), name
     if untouched:
         # The starting point is judged in the Run's precision, as training would see it.
         name = f"{run.model.path} {run.model.revision or ''} {_identity(Path(run.model.path))} {_arithmetic(run)}"

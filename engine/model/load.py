@@ -56,6 +56,27 @@ def load_model(run: Run, device: torch.device, *, path: str | None = None) -> Pr
     return model
 
 
+def load_dequantised(run: Run, device: torch.device) -> PreTrainedModel:
+    """The base an adapter was trained on, in whole weights: for `qlora` what four bits have left of them.
+
+    Weights are in the Run's precision, which 4-bit layers also take them to before they multiply.
+
+    Raises:
+        WishError: as `load_model`.
+    """
+    plain = run.model_copy(update={"adapter": run.adapter.model_copy(update={"kind": "full"})})
+    model = load_model(plain, device)
+    if run.adapter.kind == "qlora":
+        from bitsandbytes.functional import dequantize_4bit
+        from bitsandbytes.nn import Linear4bit
+
+        for name, module in load_model(run, device).named_modules():
+            if isinstance(module, Linear4bit):
+                held = dequantize_4bit(module.weight.data, module.weight.quant_state)
+                model.get_submodule(name).weight.data.copy_(held)
+    return model
+
+
 def _pretrained(place: str, dtype: torch.dtype, options: dict[str, Any]) -> PreTrainedModel:
     """The model with every weight from the folder: transformers would draw those it lacks at random, and only warn."""
     model, told = AutoModelForCausalLM.from_pretrained(

@@ -99,7 +99,10 @@ def test_missing_file_names_the_nearest(file: Path) -> None:
         ("trian.steps=1", "unknown key trian: did you mean train?"),
         ("train.steps=many", "train.steps is 'many': input should be a valid integer"),
         ("train.steps=-1", "train.steps is -1: input should be greater than 0"),
-        ("adapter.kind=lorra", "adapter.kind is 'lorra': input should be 'full', 'lora', 'qlora', 'ia3', 'vera' or 'oft'"),
+        (
+            "adapter.kind=lorra",
+            "adapter.kind is 'lorra': input should be 'full', 'lora', 'qlora', 'ia3', 'vera' or 'oft'",
+        ),
         ("data.train=[{format: text}]", "data.train.0.path is missing"),
         ("data.train=[{path: a, wieght: 2}]", "did you mean weight?"),
         ("train.steps", "has no `=`"),
