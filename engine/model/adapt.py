@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine.config import Run
+from engine.config import Adapter, Run
 from engine.errors import WishError
 
 MOVING = ("pissa", "olora")
@@ -43,6 +43,8 @@ def adapt(model: PreTrainedModel, run: Run, *, new_tokens: Sequence[int] = ()) -
         _start_at_the_mean(adapted)
     if run.adapter.kind == "oft":
         _demand_whole_blocks(adapted, run.adapter.block_size)
+    if run.adapter.init.startswith(MOVING):
+        _demand_parts_enough(adapted, run.adapter)
     if run.adapter.init == "loftq":
         _make_up_for_lost_bits(adapted, Path(run.model.path))
     dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
@@ -137,6 +139,18 @@ def _demand_whole_blocks(adapted: Any, block_size: int) -> None:
             raise WishError(
                 f"adapter.block_size {block_size} does not divide the {module.in_features} inputs of {name}",
                 f"use a block size that does, such as {sizes['default']}",
+            )
+
+
+def _demand_parts_enough(adapted: Any, wish: Adapter) -> None:
+    """A start that is a part of the weights has no more ranks than they have: PEFT would cut it, and not reopen it."""
+    for name, module in adapted.get_base_model().named_modules():
+        sides = (getattr(module, "in_features", wish.rank), getattr(module, "out_features", wish.rank))
+        if hasattr(module, "lora_A") and min(sides) < wish.rank:
+            raise WishError(
+                f"adapter.init is {wish.init} and adapter.rank {wish.rank} is more than {name} of "
+                f"{sides[1]} x {sides[0]} weights has",
+                f"use a rank of {min(sides)} or less, other target_modules, or init default",
             )
 
 

@@ -117,6 +117,16 @@ def test_an_adapter_that_moved_the_base_is_written_for_the_base_as_it_was(base: 
     torch.testing.assert_close(moved, kept, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_a_part_of_the_weights_has_no_more_ranks_than_they_have(base: Path, start: str) -> None:
+    run = wish(base, {"kind": "lora", "rank": 48, "init": start})
+    with pytest.raises(
+        WishError, match=r"rank 48 is more than .*k_proj of 32 x 64 weights has: use a rank of 32"
+    ):
+        adapt(load_model(run, torch.device("cpu")), run)
+    adapt(load_model(run, torch.device("cpu")), wish(base, {"kind": "lora", "rank": 32, "init": start}))
+
+
 def test_loftq_starts_nearer_to_the_whole_weights(base: Path) -> None:
     whole = load_model(wish(base, {"kind": "lora"}), torch.device("cpu"))(input_ids=IDS).logits
     away = []
