@@ -53,8 +53,10 @@ def export(
             "export is asked for without --merge",
             f"the result as trained lies in {run_folder} already; --merge makes one model of its adapter and its base",
         )
-    run = _read(run_folder, (*overrides, *([f"evaluate.benchmark={benchmark}"] if benchmark else [])))
-    demand(run, 1, training=bool(not benchmark))
+    # Both models are loaded here, whoever answered for an evaluation of the run before.
+    judged = (f"evaluate.benchmark={benchmark}", "evaluate.server.url=null") if benchmark else ()
+    run = _read(run_folder, (*overrides, *judged))
+    demand(run, 1, training=not benchmark)
     from engine.dist import start
     from engine.export import Bound, Wish, export_merged
 
@@ -81,5 +83,6 @@ def _read(folder: Path, overrides: tuple[str, ...]) -> Run:
             "name the `output` of a run that trained",
         )
     run = load(file, overrides).run
-    alone = run.parallel.model_copy(update={"strategy": "none", "processes": 1, "nodes": 1})
-    return run.model_copy(update={"output": str(folder), "parallel": alone})
+    alone = {"strategy": "none", "processes": 1, "offload_optimizer": False, "offload_parameters": False}
+    parallel = run.parallel.model_copy(update=alone)
+    return run.model_copy(update={"output": str(folder), "parallel": parallel})

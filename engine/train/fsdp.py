@@ -25,7 +25,10 @@ class Fsdp:
     """`fsdp2`: each decoder layer is one unit, gathered for its forward and backward and then dropped again."""
 
     def __init__(self, model: Any, run: Run, world: World) -> None:
-        self.model = model.float()
+        self.model = model
+        # Buffers keep the precision of compute: no policy would cast them back (VeRA's shared matrices are some).
+        for parameter in model.parameters():
+            parameter.data = parameter.data.float()
         self.run = run
         self.world = world
         self.dtype = DTYPES[run.parallel.precision]

@@ -60,6 +60,17 @@ def test_the_same_adapter_under_every_strategy(
         torch.testing.assert_close(opened, alone, atol=5e-3, rtol=5e-3)
 
 
+def test_shared_matrices_have_the_precision_of_compute(wish: Callable[..., Path], launch: Callable) -> None:
+    losses = {}
+    for strategy in ("none", "fsdp2"):
+        parallel = {"strategy": strategy, "processes": 1 if strategy == "none" else 2, "precision": "bf16"}
+        ended = launch(wish(f"vera-{strategy}", adapter=KINDS["vera"], parallel=parallel, train={"steps": 3}))
+        assert ended.exit_code == 0, ended.output
+        assert ended.facts["strategy"].startswith(IN_FORCE[strategy])
+        losses[strategy] = ended.losses
+    assert losses["fsdp2"] == pytest.approx(losses["none"], rel=5e-3)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_another_strategy_goes_on_where_one_stopped(
     name: str, wish: Callable[..., Path], launch: Callable, small: Path
