@@ -141,8 +141,16 @@ def write_weights(folder: Path, model: Any, weights: dict[str, Tensor], tokenize
         held = {name: tuple(buffer.shape) for name, buffer in buffers.items()}
         expected = _as_published(model, expected | held)
     tokenizer.save_pretrained(str(folder))
+    _open_as_the_rest(folder)
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     reopen(folder, expected, tied=set(tied), may_be_zero=(*MAY_BE_ZERO, *buffers))
+
+
+def _open_as_the_rest(folder: Path) -> None:
+    """safetensors writes files for the owner alone; weights are for those who may read the settings beside them."""
+    mode = next(folder.glob("*config.json")).stat().st_mode
+    for file in folder.glob("*.safetensors"):
+        file.chmod(mode)
 
 
 @contextlib.contextmanager

@@ -120,6 +120,7 @@ def test_the_merged_model_is_the_adapter_on_its_base(
     words = AutoTokenizer.from_pretrained(done.folder)
     assert ("<plan>" in words.get_vocab()) == (name == "new tokens")
     assert sorted(p.name for p in run.folder.iterdir()) == ["adapter", "merged", "run.yaml"]
+    assert len({file.stat().st_mode for file in done.folder.iterdir()}) == 1, "who reads one may read all"
     assert json.loads((done.folder / "export.json").read_text())["kl"]["mean"] == done.divergence.mean
 
 
