@@ -61,6 +61,16 @@ def start_suits_the_base(run: Run, ranks: int) -> Iterator[Finding]:
         )
 
 
+def dora_knows_its_base(run: Run, ranks: int) -> Iterator[Finding]:
+    """PEFT takes the lengths of 4-bit weights from a copy of their layer, which ZeRO-3 knows nothing of."""
+    adapter, strategy = run.adapter, run.parallel.strategy
+    if adapter.kind == "qlora" and adapter.dora and strategy == "zero3":
+        yield Finding(
+            "adapter.dora is on, adapter.kind is qlora and parallel.strategy is zero3, which shards what DoRA copies",
+            "use zero2 (or none, ddp, zero1), no dora, or adapter.kind lora",
+        )
+
+
 def new_tokens_have_whole_rows(run: Run, ranks: int) -> Iterator[Finding]:
     """Rows of an embedding are trained apart from the rest where the embedding is whole."""
     words, strategy = run.adapter.new_tokens, run.parallel.strategy

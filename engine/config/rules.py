@@ -293,6 +293,7 @@ OF_TRAINING: tuple[Rule, ...] = (
     quantised_base_computes_in_sixteen_bits,
     adapters.keys_suit_the_kind,
     adapters.start_suits_the_base,
+    adapters.dora_knows_its_base,
     adapters.new_tokens_have_whole_rows,
     evaluation_has_tasks,
     metric_is_measured,

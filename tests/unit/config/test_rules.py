@@ -63,6 +63,7 @@ CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]
     ("new tokens", {"adapter": {"kind": "lora", "new_tokens": ["<a>", "<a>"]}}, "names a word twice", {"adapter": {"new_tokens": ["<a>"]}}),
     ("new tokens' kind", {"adapter": {"kind": "oft", "new_tokens": ["<a>"]}}, "new_tokens is ['<a>'] and adapter.kind is oft", {"adapter": {"kind": "lora"}}),
     ("new tokens' rows", {"adapter": {"kind": "lora", "new_tokens": ["<a>"]}, "parallel": {"strategy": "zero3"}}, "zero3, which shards the embedding", {"parallel": {"strategy": "zero2"}}),
+    ("dora over four bits", {"adapter": {"kind": "qlora", "dora": True}, "parallel": {"strategy": "zero3"}}, "zero3, which shards what DoRA copies", {"parallel": {"strategy": "zero2"}}),
     ("scratch", {"model": {"init": "scratch"}, "adapter": {"kind": "lora"}}, "init is scratch", {"adapter": {"kind": "full"}}),
     ("k", {"evaluate": {"benchmark": "basics", "k": [1, 10], "samples": 5, "temperature": 0.2}}, "asks for pass@10", {"evaluate": {"samples": 10}}),
     ("greedy", {"evaluate": {"benchmark": "basics", "samples": 5}}, "temperature is 0", {"evaluate": {"temperature": 0.2}}),
