@@ -41,7 +41,7 @@ class WishError(TemperError):
 
 
 class PreflightError(TemperError):
-    """The place cannot do what the run needs (exit code 3)."""
+    """The place cannot do what the run needs, or a result is not what it must be before use (exit code 3)."""
 
     exit_code = PREFLIGHT_FAILED
 

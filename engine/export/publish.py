@@ -92,7 +92,7 @@ def export_merged(run: Run, wish: Wish, world: World, say: Say) -> Exported:
         comparison = _judged(run, partial, world) if wish.benchmark else None
         if comparison is not None:
             say(_told_benchmark(comparison))
-            _demand_same_score(comparison)
+            demand_same_score(comparison)
         exported = Exported(wish.target, found, wish.bound, rows, comparison)
         record = _origin(run) | exported.as_json()
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -206,7 +206,8 @@ def _judged(run: Run, folder: Path, world: World) -> Comparison:
     return compare(place / name, place / f"{name}-merged")
 
 
-def _demand_same_score(found: Comparison) -> None:
+def demand_same_score(found: Comparison) -> None:
+    """Raise PreflightError where chance does not explain the difference, whichever of the two is better."""
     result = found.result
     if result.low > 0 or result.high < 0:
         raise PreflightError(

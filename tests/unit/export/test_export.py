@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from engine.config import Run, dump
 from engine.data import Batch, load_tokenizer
 from engine.dist import World
 from engine.errors import PreflightError, WishError
+from engine.evaluate.compare.paired import paired
 from engine.export import Bound, Exported, Wish, export_merged
 from engine.export.bound import divergence
+from engine.export.publish import demand_same_score
 from engine.model import adapt, load_model, with_adapter
 
 CPU = torch.device("cpu")
@@ -172,6 +176,11 @@ def test_a_benchmark_is_drawn_from_both(trained: Callable[..., Run]) -> None:
     assert done.comparison is not None
     assert (done.comparison.joined, done.comparison.same_programs) == (3, 3)
     assert json.loads((done.folder / "export.json").read_text())["benchmark"]["tasks"] == 3
+    passed, failed = [Fraction(1)] * 10, [Fraction(0)] * 10
+    for a, b in ((passed, failed), (failed, passed)):
+        with pytest.raises(PreflightError, match=r"basics gives .* pass@1 .* is more than chance"):
+            demand_same_score(replace(done.comparison, result=paired(a, b)))
+    demand_same_score(replace(done.comparison, result=paired(passed, [*passed[1:], Fraction(0)])))
     assert {p.name for p in (run.folder / "evaluations").iterdir()} == {"basics-test", "basics-test-merged"}
 
 
