@@ -16,9 +16,9 @@ from engine.config.sections import (
     Server,
     Source,
     Track,
-    Train,
 )
 from engine.config.shape import ModelShape, shape
+from engine.config.train import Train
 
 __all__ = [
     "STAGES",

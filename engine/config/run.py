@@ -17,8 +17,8 @@ from engine.config.sections import (
     Sandbox,
     Section,
     Track,
-    Train,
 )
+from engine.config.train import Train
 
 
 class Run(Section):

@@ -1,0 +1,60 @@
+"""The `train` section of a Run: how long, how fast, and how often the loop looks up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engine.config.sections import Fraction, NonNegative, Positive, PositiveFloat, Section
+
+
+class Train(Section):
+    """The loop: how long, how fast, and how often it looks up."""
+
+    steps: Positive | None = None
+    """Optimizer steps; empty: `epochs` decides."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the training rows, when `steps` is empty."""
+    global_batch: Positive = 8
+    """Rows in one optimizer step, over all ranks and micro-batches."""
+    micro_batch: Positive = 1
+    """Rows one rank works on at a time: the memory lever; it does not change the result."""
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor"] = "adamw"
+    """`adamw` is torch's fused AdamW where it exists; the 8-bit and paged ones are bitsandbytes'."""
+    learning_rate: PositiveFloat = 2e-5
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Decoupled weight decay, on matrices only (not on norms and biases)."""
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Decay of Adam's first moment."""
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    """Decay of Adam's second moment; 0.95 is the usual value for language models."""
+    epsilon: PositiveFloat = 1e-8
+    """Adam's denominator guard."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Shape of the learning rate after warmup; `wsd` holds it and decays over the last `decay_fraction` of steps."""
+    warmup_steps: NonNegative = 0
+    """Steps of linear warmup; wins over `warmup_fraction` when not 0."""
+    warmup_fraction: Fraction = 0.0
+    """Share of all steps used for linear warmup."""
+    decay_fraction: Fraction = 0.2
+    """Share of all steps in which `wsd` decays."""
+    min_learning_rate_ratio: Fraction = 0.0
+    """Learning rate at the end, as a share of the peak."""
+    clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest gradient norm, over all parameters and ranks; 0 turns clipping off."""
+    chunked_loss: bool = True
+    """Compute the loss in the output head, a chunk of trained positions at a time, where the model allows it: full
+    logits then never exist. False: from logits of the columns that are trained."""
+    log_every: Positive = 1
+    """Steps between two records in metrics.jsonl."""
+    validate_every: NonNegative = 0
+    """Steps between validation losses; 0: only at the end, if there is a validation set."""
+    evaluate_every: NonNegative = 0
+    """Steps between in-loop evaluations (generate, execute, pass@k); 0 turns them off. Under zero3 and fsdp2 each rank
+    holds a whole copy of the model for it."""
+    early_stop_patience: NonNegative = 0
+    """Stop after this many measurements of `checkpoint.metric` without improvement; 0 turns it off."""
+    deterministic: bool = True
+    """Ask torch for deterministic algorithms, so that a resumed run has the same loss bits."""
