@@ -47,7 +47,9 @@ class Zero:
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in trainable]
         optimizer = build_optimizer(trainable, run.train)
-        self.module, _ = world.accelerator.prepare(model, optimizer)
+        # DeepSpeed prints its memory here, again and again, whatever its log level.
+        with contextlib.redirect_stdout(None):
+            self.module, _ = world.accelerator.prepare(model, optimizer)
         self.deepspeed = self.module
 
     def in_force(self) -> str:
@@ -159,16 +161,16 @@ class Zero:
             if state:
                 self.deepspeed.optimizer.optimizer.state[part.flat] = state
         self._publish()
-        scaler = self.deepspeed.optimizer.loss_scaler
-        for key in saved.scaling.keys() & vars(scaler).keys():
-            setattr(scaler, key, saved.scaling[key])
+        scaler = getattr(self.deepspeed.optimizer, "loss_scaler", None)
+        if scaler is not None:
+            for key in saved.scaling.keys() & vars(scaler).keys():
+                setattr(scaler, key, saved.scaling[key])
 
     @property
     def scaling(self) -> dict[str, Any]:
         """See `Engine.scaling`."""
-        return {
-            k: v for k, v in vars(self.deepspeed.optimizer.loss_scaler).items() if isinstance(v, int | float)
-        }
+        scaler = getattr(self.deepspeed.optimizer, "loss_scaler", None)
+        return {} if scaler is None else {k: v for k, v in vars(scaler).items() if isinstance(v, int | float)}
 
     def _parts(self) -> Iterator[Part]:
         """The flat fp32 tensors the optimizer steps here, and which elements of which weights they hold."""
@@ -186,8 +188,12 @@ class Zero:
                     offset += size
                 yield Part(f"ZeRO-3 partition {number}, {place}", flat, ranges)
             return
-        for number, flat in enumerate(optimizer.single_partition_of_fp32_groups):
-            held = [(p, p._hp_mapping) for p in optimizer.bit16_groups[number] if p._hp_mapping is not None]
+        # For ZeRO-1 in bf16 without offload DeepSpeed has an optimizer of its own, with names of its own.
+        own = hasattr(optimizer, "fp32_groups_flat_partition")
+        flats = optimizer.fp32_groups_flat_partition if own else optimizer.single_partition_of_fp32_groups
+        groups = optimizer.bf16_groups if own else optimizer.bit16_groups
+        for number, flat in enumerate(flats):
+            held = [(p, p._hp_mapping) for p in groups[number] if p._hp_mapping is not None]
             yield Part(
                 f"ZeRO partition {number}, {place}",
                 flat,
