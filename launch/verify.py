@@ -82,8 +82,8 @@ class Row:
 def variants(run: Run) -> Iterator[Variant]:
     """The run as it is, and then every other cut of its steps that the rules allow.
 
-    Micro-batches half and twice as large, half the ranks, every other strategy on the same ranks, offload, the other
-    way to compute the loss, activation checkpointing switched.
+    Micro-batches half and twice as large, half the ranks, rows that no ranks share, every other strategy on the same
+    ranks, offload, the other way to compute the loss, activation checkpointing switched.
     """
     yield Variant("as it is")
     for variant in _candidates(run):
@@ -102,6 +102,8 @@ def _candidates(run: Run) -> Iterator[Variant]:
         yield Variant(
             f"{half} rank{'s' * (half > 1)}", (f"parallel.processes={half}", f"parallel.strategy={alone}")
         )
+    if run.parallel.sequence > 1:
+        yield Variant("rows on one rank each", ("parallel.sequence=1",))
     for other in STRATEGIES:
         if other != strategy and (ranks == 1) == (other == "none"):
             plain = ("parallel.offload_optimizer=false", "parallel.offload_parameters=false")
