@@ -106,9 +106,8 @@ class Ulysses:
                 "use parallel.sequence 1 with this model",
             )
         heads = query.shape[1]
-        shared = lcm(
-            key.shape[1], self.size
-        )  # a number of key heads that can be dealt out, and divides the queries'
+        # Key heads that can be dealt out to all ranks; it divides the query heads, as both its factors do.
+        shared = lcm(key.shape[1], self.size)
         key, value = (x.repeat_interleave(shared // x.shape[1], dim=1) for x in (key, value))
         query, key, value = self._gather_tokens(query, key, value)
         rows = [
