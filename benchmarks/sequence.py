@@ -1,7 +1,7 @@
 """What a rank holds when 1, 2 or 4 of them share each row, for rows of 1,024 to 8,192 tokens.
 
-Run: python benchmarks/sequence.py [--write]. Real ranks over gloo take real optimizer steps on a small Llama. Prints the
-table; --write also puts it in docs/results/sequence.md. Exits with 1 where losses differ or the plan is off by more
+Run: python benchmarks/sequence.py [--write]. Real ranks over gloo take real optimizer steps on a small Llama. Prints
+the table; --write also puts it in docs/results/sequence.md. Exits with 1 where losses differ or the plan is off by more
 than 10 %.
 """
 
@@ -195,7 +195,9 @@ what a step takes beside them is what sharing divides. Losses of {steps} steps d
 CPU seconds are those of rank 0's process for a step, the exchange over gloo included (median of {timed}); the ranks of
 one machine share its {cores} cores, so nothing here is a speed of several machines.
 
-| tokens in a row | activations | ranks a row | peak MiB | resting MiB | the step's own MiB | of one rank's | planned peak MiB | CPU s |
+All sizes are in MiB.
+
+| tokens in a row | activations | ranks a row | peak | resting | the step's own | of one rank's | planned peak | CPU s |
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
@@ -225,6 +227,8 @@ def main() -> None:
         )
         made = LlamaForCausalLM(config)
         made.save_pretrained(model)
+        parameters = made.num_parameters()
+        del made  # ranks are forked, and would count it
         for case in cases():
             found, foretold = result(case, model), forecast(case, model)
             one = alone.setdefault((case.length, case.recomputed), found)
@@ -252,7 +256,7 @@ def main() -> None:
         head=prose(
             f"`{command()}`, {facts()}, no GPU; torch {version('torch')}, transformers {version('transformers')}."
         ),
-        parameters=sum(p.numel() for p in made.parameters()) / 1e6,
+        parameters=parameters / 1e6,
         steps=TIMED + 2,
         apart=most,
         same=SAME,
