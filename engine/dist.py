@@ -72,6 +72,12 @@ class World:
         if self.size > 1:
             torch.distributed.barrier(group=self.control)
 
+    def neighbours(self, size: int, *, timeout_seconds: int) -> Any:
+        """The group of `size` ranks in a row that this rank is in (a collective: every rank makes every group)."""
+        patience = timedelta(seconds=timeout_seconds)
+        group, _ = torch.distributed.new_subgroups(size, timeout=patience)
+        return group
+
     def close(self) -> None:
         """Leave the job. Without it gloo's threads may abort a process that has already finished its work."""
         if torch.distributed.is_initialized():

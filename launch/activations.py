@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 
 from engine.config import Adapter
 from launch.architecture import Architecture
@@ -19,11 +20,12 @@ class Batch:
 
     Attributes:
         rows: rows in it.
-        length: tokens in a row.
+        length: tokens of a row that are on this rank.
         width: bytes of an activation: 2 in bf16 and fp16, 4 in fp32.
         trained: columns whose logits are computed; at most length - 1, as the first token has no prediction.
         attention: its name in transformers, `auto` being sdpa.
         dropped: bytes of one element of a dropout mask: 1 on CUDA, and the activation's own width on CPU.
+        sharing: ranks that share a row (`parallel.sequence`).
     """
 
     rows: int
@@ -32,6 +34,7 @@ class Batch:
     trained: int
     attention: str
     dropped: int = 1
+    sharing: int = 1
 
     @property
     def tokens(self) -> int:
@@ -41,8 +44,8 @@ class Batch:
     @property
     def masked(self) -> bool:
         """Whether a mask [rows, 1, length, length] tells attention which of a packed row's tokens belong together;
-        FlashAttention is told by lengths."""
-        return not self.attention.startswith("flash")
+        FlashAttention is told by lengths, and ranks that share rows take a sample at a time."""
+        return self.sharing == 1 and not self.attention.startswith("flash")
 
 
 def layer_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int:
@@ -85,7 +88,7 @@ def _attention_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int
     size, width = model.shape, batch.width
     query, key = size.heads * size.head_dim, size.kv_heads * size.head_dim
     eager = batch.attention == "eager"
-    pair = 2 * query if batch.masked or eager else 2 * key
+    pair = 2 * query if batch.masked or eager else 2 * _dealt(model, batch)
     saved = width * (query + pair)
     if eager:
         saved += width * query + size.heads * batch.length * (
@@ -93,11 +96,24 @@ def _attention_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int
         )
     else:
         saved += width * query + FULL_PRECISION * size.heads + width * batch.length * batch.masked
+    if batch.sharing > 1 and (adapter.kind == "full" or adapter.dropout == 0):
+        saved += width * query  # what comes back from the other ranks is the output layer's input
     if model.head_norms:
         # Each is an RMSNorm over a head's size: as much as over the hidden size, for as many numbers.
         saved += (query + key) * (FULL_PRECISION + width * (adapter.kind == "full"))
         saved += FULL_PRECISION * (size.heads + size.kv_heads)
     return saved
+
+
+def _dealt(model: Architecture, batch: Batch) -> int:
+    """Numbers of a token's key, or value: heads are repeated until ranks that share a row have equally many."""
+    return lcm(model.shape.kv_heads, batch.sharing) * model.shape.head_dim
+
+
+def exchanged(model: Architecture, batch: Batch) -> int:
+    """Bytes a rank holds for the others in one layer's forward: query, key, value before attention, output after."""
+    query = model.shape.heads * model.shape.head_dim
+    return batch.tokens * batch.width * 2 * (query + _dealt(model, batch)) * (batch.sharing > 1)
 
 
 def _mlp_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int:

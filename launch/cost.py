@@ -13,6 +13,7 @@ from typing import Any
 from engine import protocol
 from engine.config import Run, load
 from engine.errors import WishError
+from launch.activations import exchanged
 from launch.architecture import Architecture
 from launch.hardware import Cluster
 from launch.states import Job, counts
@@ -33,7 +34,7 @@ ALIKE = {
     "adapter": ("kind",),
     "data": ("max_length",),
     "train": ("micro_batch",),
-    "parallel": ("strategy", "precision", "offload_optimizer", "offload_parameters"),
+    "parallel": ("strategy", "precision", "offload_optimizer", "offload_parameters", "sequence"),
 }
 
 
@@ -118,8 +119,8 @@ def pace(job: Job, cluster: Cluster) -> Pace | None:
     if run.parallel.precision == "fp32":
         return None
     train, strategy = run.train, run.parallel.strategy
-    micro = train.global_batch // (train.micro_batch * ranks)
-    tokens = train.global_batch * job.batch.length
+    micro = job.micro_batches
+    tokens = train.global_batch * job.batch.length * run.parallel.sequence
     compute = (
         flops_per_token(run, job.model)
         * job.batch.tokens
@@ -143,9 +144,17 @@ def pace(job: Job, cluster: Cluster) -> Pace | None:
         talk += 2 * whole / ranks / (gpu.host * 1e9)
     if run.parallel.offload_optimizer:
         step += 6 * count.trained / ranks / (gpu.host * 1e9) + 28 * count.trained / HOST_BANDWIDTH
-    seconds = micro * (compute + (1 - HIDDEN) * talk) + step
+    seconds = micro * (compute + (1 - HIDDEN) * talk + _exchange(job, link)) + step
     source = f"{EFFICIENCY[run.adapter.kind]:.0%} of {gpu.tflops:g} TFLOPS, {gpu.link:g} GB/s between GPUs"
     return Pace(tokens / seconds, source, False)
+
+
+def _exchange(job: Job, link: float) -> float:
+    """Seconds of a micro-batch in which ranks that share rows swap heads and tokens: attention waits for it."""
+    sharing = job.run.parallel.sequence
+    passes = 3 if job.run.model.activation_checkpointing else 2
+    size = passes * job.model.shape.layers * exchanged(job.model, job.batch)
+    return size * (sharing - 1) / sharing / link
 
 
 def measured(folder: Path, run: Run) -> Measured:

@@ -76,7 +76,7 @@ def nearest(changes: Sequence[Change]) -> list[Change]:
 
 def _variants(run: Run) -> Iterator[Run]:
     ranks = run.parallel.processes
-    share = run.train.global_batch // ranks
+    share = run.train.global_batch * run.parallel.sequence // ranks
     sizes = [rows for rows in (1, 2, 4, 8, 16, 32, 64, 128) if rows <= share and share % rows == 0]
     sizes += [run.train.micro_batch] if run.train.micro_batch not in sizes else []
     alone = ranks == 1 and run.parallel.strategy == "none"

@@ -120,15 +120,19 @@ def told(found: Outlook) -> Iterator[str]:
 
 def _batch(found: Outlook) -> Iterator[str]:
     run, extent = found.run, found.extent
-    train, ranks = run.train, run.parallel.processes
-    micro = train.global_batch // (train.micro_batch * ranks)
+    train, ranks, sharing = run.train, run.parallel.processes, run.parallel.sequence
+    groups = ranks // sharing
+    micro = train.global_batch // (train.micro_batch * groups)
     length = run.data.max_length if run.data else 0
     nodes = found.launch.nodes
     each = f"{nodes} nodes x {found.launch.processes} = " if nodes > 1 else "1 node, "
     on = f" of {found.cluster.gpus} GPUs" if found.cluster else ""
     yield f"  {each}{ranks} rank{'s' * (ranks > 1)}{on}"
-    parts = f"{ranks} rank{'s' * (ranks > 1)} x {micro} micro-batch{'es' * (micro > 1)} x {train.micro_batch} rows"
+    who = f"{groups} group{'s' * (groups > 1)}" if sharing > 1 else f"{ranks} rank{'s' * (ranks > 1)}"
+    parts = f"{who} x {micro} micro-batch{'es' * (micro > 1)} x {train.micro_batch} rows"
     yield f"  global batch {train.global_batch} rows = {parts} of at most {length} tokens"
+    if sharing > 1:
+        yield f"  {sharing} ranks share each row: {-(-length // sharing)} tokens of it on each"
     if extent.steps is None:
         yield f"  steps and tokens: {extent.why}"
         return

@@ -115,7 +115,13 @@ class Job:
     @property
     def accumulates(self) -> bool:
         """Whether a step has more than one micro-batch."""
-        return self.run.train.global_batch > self.run.train.micro_batch * self.ranks
+        return self.micro_batches > 1
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of a step, each a group of ranks has rows of its own for."""
+        groups = self.ranks // self.run.parallel.sequence
+        return self.run.train.global_batch // (self.run.train.micro_batch * groups)
 
     @property
     def width(self) -> int:
@@ -126,14 +132,16 @@ class Job:
 def job(run: Run, model: Architecture, *, cpu: bool = False, buckets: Buckets | None = None) -> Job:
     """The job of a Run; every column of a row is taken to be trained, so logits are at their most."""
     assert run.data is not None
-    ranks, length, width = run.parallel.processes, run.data.max_length, weight_width(run)
+    ranks, sharing, width = run.parallel.processes, run.parallel.sequence, weight_width(run)
+    length = -(-run.data.max_length // sharing)
     batch = activations.Batch(
         rows=run.train.micro_batch,
         length=length,
         width=width,
-        trained=max(1, length - 1),
+        trained=max(1, min(length, run.data.max_length - 1)),
         attention=run.model.attention,
         dropped=width if cpu else 1,
+        sharing=sharing,
     )
     return Job(run, model, ranks, batch, buckets or Buckets.of(run, ranks, cpu=cpu), cpu)
 

@@ -82,8 +82,8 @@ class Row:
 def variants(run: Run) -> Iterator[Variant]:
     """The run as it is, and then every other cut of its steps that the rules allow.
 
-    Micro-batches half and twice as large, half the ranks, every other strategy on the same ranks, offload, the other
-    way to compute the loss, activation checkpointing switched.
+    Micro-batches half and twice as large, half the ranks, rows that no ranks share, every other strategy on the same
+    ranks, offload, the other way to compute the loss, activation checkpointing switched.
     """
     yield Variant("as it is")
     for variant in _candidates(run):
@@ -98,10 +98,10 @@ def _candidates(run: Run) -> Iterator[Variant]:
             yield Variant(f"micro-batch {size}", (f"train.micro_batch={size}",))
     if ranks > 1:
         half = ranks // 2
-        alone = "none" if half == 1 and strategy == "ddp" else strategy
-        yield Variant(
-            f"{half} rank{'s' * (half > 1)}", (f"parallel.processes={half}", f"parallel.strategy={alone}")
-        )
+        yield Variant(f"{half} rank{'s' * (half > 1)}", _on(half, strategy))
+    if run.parallel.sequence > 1:
+        groups = ranks // run.parallel.sequence
+        yield Variant("rows on one rank each", ("parallel.sequence=1", *_on(groups, strategy)))
     for other in STRATEGIES:
         if other != strategy and (ranks == 1) == (other == "none"):
             plain = ("parallel.offload_optimizer=false", "parallel.offload_parameters=false")
@@ -116,6 +116,12 @@ def _candidates(run: Run) -> Iterator[Variant]:
         "activations kept" if recomputed else "activations recomputed",
         (f"model.activation_checkpointing={_word(not recomputed)}",),
     )
+
+
+def _on(ranks: int, strategy: str) -> tuple[str, str]:
+    """The strategy on so many ranks; replicas of one are none."""
+    alone = "none" if ranks == 1 and strategy == "ddp" else strategy
+    return f"parallel.processes={ranks}", f"parallel.strategy={alone}"
 
 
 def load_with(run: Run, variant: Variant) -> Run:

@@ -46,6 +46,7 @@ class Case:
     attention: str = "auto"
     optimizer: str = "adamw"
     chunked: bool = True
+    sequence: int = 1
 
     @property
     def ranks(self) -> int:
@@ -67,6 +68,7 @@ class Case:
         parts += [self.attention] if self.attention != "auto" else []
         parts += [self.optimizer] if self.optimizer != "adamw" else []
         parts += ["loss from logits"] if not self.chunked else []
+        parts += [f"{self.sequence} ranks a row"] if self.sequence > 1 else []
         parts += [("", "optimizer offloaded", "all offloaded")[self.offload]] if self.offload else []
         return ", ".join(parts)
 
@@ -83,7 +85,7 @@ class Case:
             "data": {"train": [{"path": "rows.jsonl"}], "max_length": self.length},
             "train": {
                 "steps": 3,
-                "global_batch": self.rows * self.ranks * self.accumulation,
+                "global_batch": self.rows * self.ranks // self.sequence * self.accumulation,
                 "micro_batch": self.rows,
                 "optimizer": self.optimizer,
                 "chunked_loss": self.chunked,
@@ -96,6 +98,7 @@ class Case:
                 "threads": 1,
                 "offload_optimizer": self.offload > 0,
                 "offload_parameters": self.offload > 1,
+                "sequence": self.sequence,
             },
         }
         return Run.model_validate(tree)
@@ -129,6 +132,9 @@ def cases() -> Iterator[Case]:
             yield Case(strategy, kind, chunked=False)
     for strategy, offload in (("zero1", 1), ("zero2", 1), ("zero3", 1), ("zero3", 2)):
         yield Case(strategy, offload=offload)
+    for strategy in ("ddp", "zero2", "zero3", "fsdp2"):
+        yield Case(strategy, length=256, sequence=2)
+        yield Case(strategy, "lora", rows=1, length=1024, checkpointing=True, sequence=2)
 
 
 def unseen() -> Iterator[Case]:

@@ -16,7 +16,8 @@ from allocation.ledger import Ledger
 from engine import dist
 from engine.config import Run
 from engine.data import Batch
-from engine.model import adapt, head, load_model
+from engine.heartbeat import Where
+from engine.model import Ulysses, adapt, head, load_model
 from engine.train import take_step
 from engine.train.assemble import ENGINES
 from engine.train.objective import Objective, chunked_next_token_loss, next_token_loss
@@ -43,12 +44,15 @@ def measure(case: Case, models: Path, tracker: str, rank: int, port: int) -> int
     world = dist.start(run)
     ledger = Ledger()
     with ledger if tracker == "ledger" else contextlib.nullcontext():
-        model = adapt(load_model(run, world.device), run)
+        base, ulysses = load_model(run, world.device), Ulysses(run, world)
+        ulysses.serve(base)
+        model = adapt(base, run)
         head.ELEMENTS["cpu"] = CHUNK
         asked = head.loss_head(model) if case.chunked else None
         engine = ENGINES[case.strategy](model, run, world)
         engine.module.train()
         job = _job(run, world, engine, chunked_next_token_loss(asked) if asked else next_token_loss)
+        job.ulysses = ulysses
         if tracker == "memtracker":
             return _by_memtracker(job)
         take_step(job, log=True, asked_to_stop=False)
@@ -97,10 +101,13 @@ def _job(run: Run, world: dist.World, engine: Any, objective: Objective) -> Any:
 
     def micro_batches(step: int) -> list[Batch]:
         made = []
-        for number in range(run.train.global_batch // (rows * world.size)):
-            generator = torch.Generator().manual_seed(1000 * step + 10 * number + world.rank)
+        sharing = run.parallel.sequence
+        group, place = divmod(world.rank, sharing)
+        for number in range(run.train.global_batch * sharing // (rows * world.size)):
+            generator = torch.Generator().manual_seed(1000 * step + 10 * number + group)
             ids = torch.randint(1024, (rows, length), generator=generator)
-            made.append(Batch(ids, ids.clone(), positions.clone(), (), rows * length))
+            whole = Batch(ids, ids.clone(), positions.clone(), (), rows * length)
+            made.append(whole.part(place, sharing))
         return made
 
     return SimpleNamespace(
@@ -108,7 +115,7 @@ def _job(run: Run, world: dist.World, engine: Any, objective: Objective) -> Any:
         world=world,
         engine=engine,
         objective=objective,
-        where=SimpleNamespace(phase="", step=0),
+        where=Where(),
         loader=SimpleNamespace(micro_batches=micro_batches),
         progress=SimpleNamespace(step=0),
         steps=STEPS,

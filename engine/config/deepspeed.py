@@ -21,6 +21,7 @@ def deepspeed_settings(run: Run, world_size: int, *, cpu: bool | None = None) ->
         cpu: whether the ranks compute on CPU; None: as `parallel.device` says, `auto` taken for CUDA.
     """
     train, parallel = run.train, run.parallel
+    groups = max(1, world_size // parallel.sequence)
     cpu = parallel.device == "cpu" if cpu is None else cpu
     stage = STAGES[parallel.strategy]
     zero: dict[str, Any] = {
@@ -45,8 +46,9 @@ def deepspeed_settings(run: Run, world_size: int, *, cpu: bool | None = None) ->
         }
     return {
         "train_micro_batch_size_per_gpu": train.micro_batch,
-        "gradient_accumulation_steps": train.global_batch // (train.micro_batch * world_size),
-        "train_batch_size": train.global_batch,
+        "gradient_accumulation_steps": train.global_batch // (train.micro_batch * groups),
+        # DeepSpeed knows of no ranks that share a row: to it each has rows of its own.
+        "train_batch_size": train.global_batch * parallel.sequence,
         "gradient_clipping": train.clip_norm,
         "zero_optimization": zero,
         "bf16": {"enabled": parallel.precision == "bf16"},

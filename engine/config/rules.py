@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.config import adapters, asked, served
+from engine.config import adapters, asked, sequence, served
 from engine.config.finding import Finding
 from engine.config.run import Run
 from engine.config.shape import shape
@@ -45,14 +45,17 @@ def batch_divides(run: Run, ranks: int) -> Iterator[Finding]:
     """Every rank does the same number of whole micro-batches."""
     if run.data is None:
         return
-    step, batch = ranks * run.train.micro_batch, run.train.global_batch
+    shared = run.parallel.sequence
+    groups, batch = max(1, ranks // shared), run.train.global_batch
+    step = groups * run.train.micro_batch
     if batch % step:
         below, above = batch // step * step, (batch // step + 1) * step
         sizes = " or ".join(str(size) for size in (below, above) if size)
-        dividing = [str(n) for n in range(1, 2 * ranks) if batch % (n * run.train.micro_batch) == 0]
+        dividing = [str(n * shared) for n in range(1, 2 * groups) if batch % (n * run.train.micro_batch) == 0]
         others = f", or {_any_of(dividing)} ranks" if dividing else ""
+        who = f"{ranks} ranks" if shared == 1 else f"{groups} groups of {shared} ranks"
         yield Finding(
-            f"train.global_batch {batch} is not divisible by {ranks} ranks x train.micro_batch {run.train.micro_batch}",
+            f"train.global_batch {batch} is not divisible by {who} x train.micro_batch {run.train.micro_batch}",
             f"use a global batch of {sizes}{others}",
         )
 
@@ -291,6 +294,9 @@ OF_TRAINING: tuple[Rule, ...] = (
     adafactor_shards_break_rows,
     eight_bit_states_need_whole_tensors,
     quantised_base_computes_in_sixteen_bits,
+    sequence.groups_are_whole,
+    sequence.heads_are_shared_out,
+    sequence.attention_is_its_own,
     adapters.keys_suit_the_kind,
     adapters.start_suits_the_base,
     adapters.dora_knows_its_base,

@@ -168,6 +168,9 @@ class Parallel(Section):
     """Ranks on each machine; one per accelerator, or any number on CPU."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where ranks compute; `auto` takes CUDA where it is found. CPU ranks talk over gloo."""
+    sequence: Positive = 1
+    """Ranks that share each row, every one a part of its tokens, for rows too long for one; neighbours exchange
+    heads for tokens around each attention (Ulysses, arXiv 2309.14509). Must divide the ranks and the model's heads."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Precision of weights, activations and gradients; master weights and optimizer state stay fp32."""
     offload_optimizer: bool = False

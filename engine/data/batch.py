@@ -40,6 +40,8 @@ class Batch:
     sample_ids: tuple[str, ...]
     tokens: int
     """Tokens of samples; padding is none."""
+    whole: Tensor | None = None
+    """Positions of the whole rows where these are one rank's part of them, as `part` cuts it; else None."""
 
     @property
     def trained_tokens(self) -> int:
@@ -54,18 +56,41 @@ class Batch:
             self.position_ids.to(device, non_blocking=True),
             self.sample_ids,
             self.tokens,
+            self.whole,
+        )
+
+    def part(self, place: int, parts: int) -> Batch:
+        """The columns of one of `parts` ranks that share the rows; the batch itself where there is one.
+
+        `labels` has a column more, the first of the next rank's: what a part's last token is to predict. Tokens of
+        samples are counted in even shares, whose sum is the batch's.
+        """
+        if parts == 1:
+            return self
+        length = self.input_ids.shape[1] // parts
+        here, beyond = slice(place * length, (place + 1) * length), (place + 1) * length
+        ahead = self.labels[:, beyond : beyond + 1]
+        if place == parts - 1:
+            ahead = torch.full_like(self.labels[:, :1], IGNORED)
+        return Batch(
+            self.input_ids[:, here],
+            torch.cat([self.labels[:, here], ahead], dim=1),
+            self.position_ids[:, here],
+            self.sample_ids,
+            self.tokens * (place + 1) // parts - self.tokens * place // parts,
+            self.position_ids,
         )
 
 
-def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int) -> Batch:
+def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int, multiple: int = 1) -> Batch:
     """Lay rows of samples side by side, padded to the longest row (rounded up to a multiple of 8, within
-    max_length).
+    max_length, and then to one of `multiple`).
 
     A row without samples is all padding: it takes part in every collective and trains nothing.
     """
     longest = max((sum(len(sample) for sample in row) for row in rows), default=0)
     rounded = max(1, -(-longest // _ALIGNMENT)) * _ALIGNMENT
-    length = max(longest, min(rounded, max_length))
+    length = -(-max(longest, min(rounded, max_length)) // multiple) * multiple
     input_ids = np.full((len(rows), length), pad_id, dtype=np.int64)
     labels = np.full((len(rows), length), IGNORED, dtype=np.int64)
     position_ids = np.zeros((len(rows), length), dtype=np.int64)

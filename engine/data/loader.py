@@ -18,28 +18,55 @@ from engine.errors import WishError
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of every step is this rank's."""
+    """Which part of every step is this rank's.
+
+    `sequence` neighbouring ranks share the same rows; each has a part of their columns.
+    """
 
     rank: int
     world_size: int
     global_batch: int
     micro_batch: int
+    sequence: int = 1
 
     def __post_init__(self) -> None:
-        each = self.world_size * self.micro_batch
+        each = self.groups * self.micro_batch
         if self.global_batch % each:
             below, above = self.global_batch // each * each, -(-self.global_batch // each) * each
             options = f"{below} or {above}" if below else str(above)
             raise WishError(
-                f"train.global_batch {self.global_batch} is not divisible by {self.world_size} ranks x "
+                f"train.global_batch {self.global_batch} is not divisible by {self.groups} "
+                f"{'ranks' if self.sequence == 1 else f'groups of {self.sequence} ranks'} x "
                 f"micro-batch {self.micro_batch}",
                 f"use {options}",
             )
 
     @property
+    def groups(self) -> int:
+        """Groups of ranks that work on rows of their own."""
+        return self.world_size // self.sequence
+
+    @property
+    def group(self) -> int:
+        """The group this rank is in."""
+        return self.rank // self.sequence
+
+    @property
     def rows(self) -> int:
         """Rows of a step this rank works on."""
-        return self.global_batch // self.world_size
+        return self.global_batch // self.groups
+
+    def batches(self, rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int) -> list[Batch]:
+        """Rows of this rank's group as micro-batches: its part of them."""
+        return [
+            build(
+                rows[start : start + self.micro_batch],
+                pad_id=pad_id,
+                max_length=max_length,
+                multiple=self.sequence,
+            ).part(self.rank % self.sequence, self.sequence)
+            for start in range(0, len(rows), self.micro_batch)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +84,8 @@ class Plan:
 class Loader:
     """The training stream: epochs of shuffled, packed rows, one after another without a gap.
 
-    Optimizer step s trains rows [s * global_batch, (s + 1) * global_batch) of the stream; rank r works on its
-    contiguous share of them. The stream does not know of ranks. Past the last row of the run rows are empty.
+    Optimizer step s trains rows [s * global_batch, (s + 1) * global_batch) of the stream; each group of ranks works
+    on its contiguous share of them. The stream does not know of ranks. Past the last row of the run rows are empty.
     """
 
     def __init__(self, corpora: Sequence[Corpus], run: Run, share: Share, *, pad_id: int) -> None:
@@ -96,12 +123,9 @@ class Loader:
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of optimizer step `step`; all ranks get the same number."""
         share = self._share
-        first = step * share.global_batch + share.rank * share.rows
+        first = step * share.global_batch + share.group * share.rows
         rows = [self.row(index) for index in range(first, first + share.rows)]
-        return [
-            build(rows[start : start + share.micro_batch], pad_id=self._pad_id, max_length=self._max_length)
-            for start in range(0, share.rows, share.micro_batch)
-        ]
+        return share.batches(rows, pad_id=self._pad_id, max_length=self._max_length)
 
     def row(self, index: int) -> list[Encoded]:
         """Row `index` of the stream; empty past the end of the run."""
@@ -169,10 +193,7 @@ def validation_batches(corpora: Sequence[Corpus], run: Run, share: Share, *, pad
     lengths = np.array([len(sample) for sample in samples], dtype=np.int64)
     packing = best_fit(lengths, run.data.max_length) if run.data.packing else singles(len(samples))
     rows = [[samples[at] for at in packing.row(index)] for index in range(len(packing))]
-    each = -(-len(rows) // (share.world_size * share.micro_batch)) * share.micro_batch
-    rows += [[] for _ in range(each * share.world_size - len(rows))]
-    mine = rows[share.rank * each : (share.rank + 1) * each]
-    return [
-        build(mine[start : start + share.micro_batch], pad_id=pad_id, max_length=run.data.max_length)
-        for start in range(0, each, share.micro_batch)
-    ]
+    each = -(-len(rows) // (share.groups * share.micro_batch)) * share.micro_batch
+    rows += [[] for _ in range(each * share.groups - len(rows))]
+    mine = rows[share.group * each : (share.group + 1) * each]
+    return share.batches(mine, pad_id=pad_id, max_length=run.data.max_length)

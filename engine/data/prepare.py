@@ -44,12 +44,14 @@ def prepare(
     *,
     rank: int = 0,
     world_size: int = 1,
+    sequence: int = 1,
     benchmark_texts: decontaminate.Texts | None = None,
     model_vocabulary: int | None = None,
 ) -> Prepared:
     """Read, encode and check a run's data. Every rank does so by itself and comes to the same stream.
 
     Args:
+        sequence: ranks that share each row.
         benchmark_texts: held-out texts, by task id or as a list, that no training row may hold; None: none.
         model_vocabulary: rows of the model's embedding; None: not checked.
 
@@ -59,7 +61,7 @@ def prepare(
     if run.data is None:
         raise WishError("the run has no `data`", "add a `data` section with at least one training source")
     data = run.data
-    share = Share(rank, world_size, run.train.global_batch, run.train.micro_batch)
+    share = Share(rank, world_size, run.train.global_batch, run.train.micro_batch, sequence)
     apply_template(tokenizer, run)
     encoder = Encoder(tokenizer, mask_prompt=data.mask_prompt)
     read = _read_all(run, has_template=bool(tokenizer.chat_template))

@@ -3,18 +3,27 @@
 from engine.model.adapt import adapt, published, with_adapter
 from engine.model.head import LossHead, loss_head
 from engine.model.load import DTYPES, load_dequantised, load_model, unsharded
-from engine.model.probe import demand_exact_packing, packing_difference
+from engine.model.probe import (
+    demand_exact_packing,
+    demand_exact_sharing,
+    packing_difference,
+    sharing_difference,
+)
+from engine.model.ulysses import Ulysses
 
 __all__ = [
     "DTYPES",
     "LossHead",
+    "Ulysses",
     "adapt",
     "demand_exact_packing",
+    "demand_exact_sharing",
     "load_dequantised",
     "load_model",
     "loss_head",
     "packing_difference",
     "published",
+    "sharing_difference",
     "unsharded",
     "with_adapter",
 ]

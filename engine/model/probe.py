@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from engine.errors import WishError
+from engine.model.ulysses import Ulysses
 
 # Largest difference between packed and separate logits, relative to the largest logit. Rounding of the
 # precision stays an order of magnitude below; samples that see each other are an order above.
@@ -33,6 +34,37 @@ def packing_difference(
     packed = forward(whole.repeat(rows, 1), places.repeat(rows, 1)).float()
     separate = torch.cat([forward(ids, at) for ids, at in zip(pieces, positions, strict=True)], 1).float()
     return float((packed - separate).abs().max() / separate.abs().max().clamp_min(1e-6))
+
+
+@torch.no_grad()
+def sharing_difference(
+    forward: Callable[..., torch.Tensor], ulysses: Ulysses, vocabulary: int, device: torch.device
+) -> float:
+    """Largest relative difference of this rank's logits, of its part of a packed row against of the row by itself.
+
+    A collective. The samples end elsewhere than the parts; the second is in all of them. Arguments as above.
+    """
+    length = 16 * ulysses.size
+    ids = torch.randint(vocabulary, (1, length), generator=torch.Generator().manual_seed(0)).to(device)
+    positions = torch.cat([torch.arange(n) for n in (5, length - 8, 3)])[None]
+    whole = ulysses.part(forward(ids, positions.to(device))).float()
+    with ulysses.spread(positions):
+        part = forward(ulysses.part(ids), ulysses.part(positions).to(device)).float()
+    return float((part - whole).abs().max() / whole.abs().max().clamp_min(1e-6))
+
+
+def demand_exact_sharing(difference: float, dtype: torch.dtype, *, size: int) -> None:
+    """Refuse to share rows where a part of one does not come out as in the whole.
+
+    Raises:
+        WishError: the difference is beyond rounding.
+    """
+    if not difference <= LIMITS[dtype]:
+        raise WishError(
+            f"logits of a row that {size} ranks share are others than of the whole row (relative difference "
+            f"{difference:.2g}): this model mixes tokens outside of attention",
+            "use parallel.sequence 1 with this model",
+        )
 
 
 def demand_exact_packing(difference: float, dtype: torch.dtype) -> None:

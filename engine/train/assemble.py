@@ -16,7 +16,16 @@ from engine.data import Batch, Loader, end_of_turn, load_tokenizer, prepare
 from engine.dist import World
 from engine.errors import WishError
 from engine.heartbeat import Where
-from engine.model import adapt, demand_exact_packing, load_model, loss_head, packing_difference
+from engine.model import (
+    Ulysses,
+    adapt,
+    demand_exact_packing,
+    demand_exact_sharing,
+    load_model,
+    loss_head,
+    packing_difference,
+    sharing_difference,
+)
 from engine.track import Meter, Tracker
 from engine.train.engine import Engine
 from engine.train.fsdp import Fsdp
@@ -47,6 +56,7 @@ class Job:
     validation: list[Batch]
     engine: Engine
     objective: Objective
+    ulysses: Ulysses
     store: Store
     tracker: Tracker
     where: Where
@@ -79,11 +89,19 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     where.at("prepare")
     tokenizer = load_tokenizer(run)
     prepared = prepare(
-        run, tokenizer, rank=world.rank, world_size=world.size, benchmark_texts=benchmark_texts
+        run,
+        tokenizer,
+        rank=world.rank,
+        world_size=world.size,
+        sequence=run.parallel.sequence,
+        benchmark_texts=benchmark_texts,
     )
     where.at("model")
     new = tokenizer.convert_tokens_to_ids(list(run.adapter.new_tokens))
-    model = adapt(load_model(run, world.device), run, new_tokens=new)
+    ulysses = Ulysses(run, world)
+    base = load_model(run, world.device)
+    ulysses.serve(base)
+    model = adapt(base, run, new_tokens=new)
     head = loss_head(model) if run.train.chunked_loss else None
     _demand_fit(model, tokenizer, run)
     _end_turns(model, tokenizer, prepared.facts)
@@ -92,6 +110,8 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     strategy = engine.in_force()
     if run.data.packing:
         demand_exact_packing(_probe(engine, world, rows=min(2, run.train.micro_batch)), _dtype(model))
+    if ulysses.size > 1:
+        demand_exact_sharing(_probe_sharing(engine, world, ulysses), _dtype(model), size=ulysses.size)
     vocabulary = model.config.get_text_config().vocab_size
     objective, how = objective_of(engine.module, head, vocabulary, world)
     engine.module.train()
@@ -107,6 +127,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         validation=prepared.validation or [],
         engine=engine,
         objective=objective,
+        ulysses=ulysses,
         store=store,
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
@@ -126,6 +147,7 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
     facts = {
         "strategy": strategy,
         "world_size": job.world.size,
+        "sequence": job.ulysses.size,
         "device": str(job.world.device.type),
         "precision": run.parallel.precision,
         "adapter": run.adapter.kind,
@@ -139,7 +161,8 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
         "versions": _versions(),
     }
     protocol.write_json(run.folder / protocol.FACTS, facts)
-    print(f"strategy in force: {strategy}, {run.parallel.precision}, {run.adapter.kind}", flush=True)
+    shared = f", {job.ulysses.size} ranks a row" if job.ulysses.size > 1 else ""
+    print(f"strategy in force: {strategy}, {run.parallel.precision}, {run.adapter.kind}{shared}", flush=True)
     print(
         f"parameters: {trained:,} trained of {total:,}; {job.steps} steps of {run.train.global_batch} rows",
         flush=True,
@@ -147,12 +170,23 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
 
 
 def _probe(engine: Engine, world: World, *, rows: int) -> float:
+    forward, vocabulary = _asked(engine)
+    return world.max([packing_difference(forward, vocabulary, world.device, rows=rows)])[0]
+
+
+def _probe_sharing(engine: Engine, world: World, ulysses: Ulysses) -> float:
+    forward, vocabulary = _asked(engine)
+    return world.max([sharing_difference(forward, ulysses, vocabulary, world.device)])[0]
+
+
+def _asked(engine: Engine) -> tuple[Callable[..., torch.Tensor], int]:
+    """The model, in eval mode, as a probe asks it: ids and positions to logits; and its number of token ids."""
+
     def forward(input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         return engine.module(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
 
     engine.module.eval()
-    vocabulary = engine.model.config.get_text_config().vocab_size
-    return world.max([packing_difference(forward, vocabulary, world.device, rows=rows)])[0]
+    return forward, engine.model.config.get_text_config().vocab_size
 
 
 def _demand_fit(model: Any, tokenizer: Any, run: Run) -> None:

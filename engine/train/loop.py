@@ -199,7 +199,8 @@ def validate(job: Job) -> float:
     total, tokens = 0.0, 0.0
     for batch in job.validation:
         job.where.at("validate")
-        total += float(job.objective(job.engine.module, batch, job.world.device))
+        with job.ulysses.spread(batch.whole):
+            total += float(job.objective(job.engine.module, batch, job.world.device))
         tokens += batch.trained_tokens
     job.engine.module.train()
     total, tokens = job.world.sum([total, tokens])

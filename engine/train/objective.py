@@ -20,8 +20,8 @@ Objective = Callable[[torch.nn.Module, Batch, torch.device], Tensor]
 """(module, batch, device) to a scalar: the sum, not the mean, over the batch's trained tokens, in fp32.
 
 The module takes `input_ids`, `position_ids` [rows, length] and `logits_to_keep`. The batch is in host memory; its
-labels are aligned with the ids, not shifted. There is no attention mask: positions restart with each sample and the
-model keeps samples apart by them.
+labels are aligned with the ids, not shifted, and may have a column more (`Batch.part`). There is no attention mask:
+positions restart with each sample and the model keeps samples apart by them.
 """
 
 
@@ -46,7 +46,7 @@ def chunked_next_token_loss(head: LossHead) -> Objective:
         labels = batch.labels[:, 1:]
         rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
         if len(rows):
-            positions, targets = rows * batch.labels.shape[1] + columns, labels[rows, columns]
+            positions, targets = rows * batch.input_ids.shape[1] + columns, labels[rows, columns]
         else:
             positions, targets = torch.zeros(1, dtype=torch.long), torch.full((1,), IGNORED)
         here = (positions.to(device, non_blocking=True), targets.to(device, non_blocking=True))

@@ -50,7 +50,8 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     losses = []
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
-        with engine.accumulate(last=last):
+        # Activations that are recomputed meet the same attention in backward.
+        with engine.accumulate(last=last), job.ulysses.spread(batch.whole):
             job.where.at("forward")
             loss = job.objective(engine.module, batch, world.device)
             losses.append(loss.detach())

@@ -65,7 +65,9 @@ class Zero:
         parts = (
             engine.gradient_accumulation_steps() * engine.train_micro_batch_size_per_gpu() * self.world.size
         )
-        assert parts == self.run.train.global_batch, f"DeepSpeed would step on {parts} rows"
+        # Ranks that share a row are each a rank with a row to DeepSpeed.
+        rows = parts // self.run.parallel.sequence
+        assert rows == self.run.train.global_batch, f"DeepSpeed would step on {rows} rows"
         if self.stage == 3:
             whole = [name for name, p in self.model.named_parameters() if not hasattr(p, "ds_tensor")]
             assert not whole, f"not sharded: {whole[:3]}"

@@ -54,6 +54,11 @@ CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]
     ("fp16", {"parallel": {"precision": "fp16", "device": "cpu"}}, "fp16", {"parallel": {"precision": "bf16"}}),
     ("qlora fp32", {"adapter": {"kind": "qlora"}, "parallel": {"strategy": "zero3", "precision": "fp32"}}, "qlora with zero3 in fp32",
      {"parallel": {"precision": "bf16"}}),
+    ("sequence ranks", {"parallel": {"strategy": "ddp", "processes": 4, "sequence": 3}}, "sequence is 3 and there are 4 ranks", {"parallel": {"sequence": 2}}),
+    ("sequence heads", {"parallel": {"strategy": "ddp", "processes": 8, "sequence": 8}}, "sequence is 8 and the model has 4 attention heads", {"parallel": {"sequence": 4}}),
+    ("sequence attention", {"parallel": {"strategy": "ddp", "processes": 2, "sequence": 2}, "model": {"attention": "eager"}}, "model.attention is eager", {"model": {"attention": "sdpa"}}),
+    ("sequence batch", {"train": {"global_batch": 3}, "parallel": {"strategy": "ddp", "processes": 8, "sequence": 2}},
+     "global_batch 3 is not divisible by 4 groups of 2 ranks", {"train": {"global_batch": 4}}),
     ("adapter key", {"adapter": {"kind": "ia3", "rank": 8}}, "adapter.rank is 8 and adapter.kind is ia3", {"adapter": {"rank": 16}}),
     ("adapter block", {"adapter": {"kind": "lora", "block_size": 8}}, "block_size is 8 and adapter.kind is lora", {"adapter": {"kind": "oft"}}),
     ("adapter switch", {"adapter": {"kind": "vera", "dora": True}}, "adapter.dora is true and adapter.kind is vera", {"adapter": {"kind": "lora"}}),
@@ -147,6 +152,18 @@ def test_batch_follows_the_ranks_that_are_there(model: Path) -> None:
     run = made(model, train={"global_batch": 8}, parallel={"strategy": "ddp", "processes": 2})
     assert check(run) == []
     assert "3 ranks" in check(run, world_size=3)[0].what
+
+
+def test_ranks_that_share_rows_need_no_rows_of_their_own(model: Path) -> None:
+    parallel = {"strategy": "zero3", "device": "cpu", "processes": 4, "sequence": 2}
+    run = made(model, train={"global_batch": 2}, parallel=parallel)
+    assert check(run) == []
+    settings = deepspeed_settings(run, 4)
+    assert settings["gradient_accumulation_steps"] == 1 and settings["train_batch_size"] == 4
+    found = check(run, world_size=12)[0]
+    assert "6 groups of 2 ranks" in found.what and "2 or 4 ranks" in found.fix
+    alone = check(made(model, parallel={"sequence": 2}))
+    assert [finding.fix for finding in alone] == ["use 1, or a multiple of 2 ranks"]
 
 
 def test_judging_a_model_asks_nothing_of_its_training(model: Path) -> None:

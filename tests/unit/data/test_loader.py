@@ -90,6 +90,34 @@ def test_ranks_of_any_world_train_the_same_rows_in_the_same_order(
             assert [row for part in parts for row in _rows(part)] == alone
 
 
+@settings(deadline=None, max_examples=25)
+@given(lengths_of, st.sampled_from([2, 3, 4]), st.integers(1, 2), st.booleans())
+def test_parts_of_shared_rows_are_the_rows_and_train_each_token_once(
+    lengths: list[int], sequence: int, micro: int, packing: bool
+) -> None:
+    corpora, run = [_corpus(lengths)], _run(packing=packing, max_length=35)
+    whole = _loader(corpora, run, micro=micro).micro_batches(0)
+    for group in range(2):
+        shares = [Share(group * sequence + at, 2 * sequence, 8, micro, sequence) for at in range(sequence)]
+        parts = [Loader(corpora, run, share, pad_id=0).micro_batches(0) for share in shares]
+        for number, mine in enumerate(zip(*parts, strict=True)):
+            _check_parts(mine, whole[group * len(parts[0]) + number])
+
+
+def _check_parts(parts: tuple[Batch, ...], whole: Batch) -> None:
+    length = whole.input_ids.shape[1]
+    for name in ("input_ids", "position_ids"):
+        joined = torch.cat([getattr(part, name) for part in parts], dim=1)
+        assert torch.equal(joined[:, :length], getattr(whole, name)) and joined.shape[1] - length < len(parts)
+    targets = torch.cat([part.labels[:, 1:] for part in parts], dim=1)
+    assert torch.equal(targets[:, : length - 1], whole.labels[:, 1:])
+    assert targets[:, length - 1 :].eq(IGNORED).all()
+    assert len({part.input_ids.shape for part in parts}) == 1
+    assert all(torch.equal(part.whole, parts[0].whole) for part in parts)  # type: ignore[arg-type]
+    assert sum(part.trained_tokens for part in parts) == whole.trained_tokens
+    assert sum(part.tokens for part in parts) == whole.tokens
+
+
 def _rows(batches: list[Batch]) -> list[tuple[list[int], list[int]]]:
     """Rows without their padding: (tokens, labels)."""
     rows = []
@@ -149,6 +177,8 @@ def test_fractional_weights_over_packed_rows_keep_the_stream_without_gaps() -> N
 def test_rows_that_do_not_divide_are_refused_with_the_numbers_that_do() -> None:
     with pytest.raises(WishError, match=r"global_batch 100 .* 3 ranks x micro-batch 8: use 96 or 120"):
         Share(0, 3, 100, 8)
+    with pytest.raises(WishError, match=r"global_batch 100 .* 3 groups of 2 ranks x micro-batch 8"):
+        Share(0, 6, 100, 8, 2)
 
 
 def test_a_row_is_no_longer_than_max_length_even_where_eight_does_not_divide_it() -> None:

@@ -18,7 +18,7 @@ from engine.errors import WishError
 from launch.architecture import architecture
 from launch.cluster import place as place_of
 from launch.command import plan as launch_plan
-from launch.cost import extent, measured
+from launch.cost import extent, measured, pace
 from launch.fit import fits, search
 from launch.memory import GIB, estimate
 from launch.outlook import outlook
@@ -312,6 +312,29 @@ def test_more_of_anything_needs_no_less(run_file: Path) -> None:
     assert kinds == sorted(kinds, reverse=True)
     offload = total("parallel.offload_optimizer=true", "parallel.strategy=zero3", *small)
     assert offload < total("parallel.strategy=zero3", *small)
+
+
+def test_ranks_that_share_rows_each_hold_a_part_of_the_activations(run_file: Path) -> None:
+    long = ("data.max_length=32768", "train.micro_batch=1", "parallel.strategy=zero3", "train.global_batch=4")
+    words = [word for one in (*long, "model.activation_checkpointing=true") for word in ("--set", one)]
+    _, whole = data(str(run_file), *words)
+    _, shared = data(str(run_file), *words, "--set", "parallel.sequence=4")
+    parts = [found["memory"]["phases"]["backward"] for found in (whole, shared)]
+    states = shared["memory"]["phases"]["optimizer"]
+    assert states == whole["memory"]["phases"]["optimizer"]
+    assert 0 < parts[1] - states < (parts[0] - states) / 3 if parts[1] > states else parts[0] > parts[1]
+    told = temper("plan", str(run_file), *words, "--set", "parallel.sequence=4").stdout
+    assert "4 rows = 1 group x 4 micro-batches x 1 rows" in told
+    assert "4 ranks share each row: 8192 tokens of it on each" in told
+
+
+def test_shared_rows_cost_an_exchange_and_no_other_time(run_file: Path) -> None:
+    run = load(run_file, ["data.max_length=32768", "train.micro_batch=1"]).run
+    shared = load(run_file, ["data.max_length=32768", "train.micro_batch=1", "parallel.sequence=4"]).run
+    model, place = architecture(run, None), place_of("4xh100").hardware("4xh100")
+    one, other = (pace(job(each, model), place) for each in (run, shared))
+    assert one is not None and other is not None
+    assert one.tokens_per_second * 0.8 < other.tokens_per_second < one.tokens_per_second
 
 
 def test_plan_does_not_import_torch(run_file: Path) -> None:

@@ -71,3 +71,9 @@ def test_a_difference_beyond_rounding_is_one(loss: float, norm: float, same: boo
 
 def test_another_number_of_steps_is_never_the_same() -> None:
     assert apart((1.0, 2.0), (1.0,)) == math.inf
+
+
+def test_rows_that_ranks_share_are_compared_with_rows_of_one() -> None:
+    assert "rows on one rank each" not in names(wish())
+    shared = wish(parallel={"sequence": 2})
+    assert "rows on one rank each" in names(shared) and "1 rank" not in names(shared)
