@@ -40,6 +40,8 @@ class Batch:
     sample_ids: tuple[str, ...]
     tokens: int
     """Tokens of samples; padding is none."""
+    attended: int = 0
+    """Pairs of a token and one it may look at, n (n + 1) / 2 for a sample of n: what its attention costs."""
 
     @property
     def trained_tokens(self) -> int:
@@ -54,6 +56,7 @@ class Batch:
             self.position_ids.to(device, non_blocking=True),
             self.sample_ids,
             self.tokens,
+            self.attended,
         )
 
 
@@ -86,4 +89,5 @@ def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int) ->
         torch.from_numpy(position_ids),
         tuple(sample.id for row in rows for sample in row),
         sum(len(sample) for row in rows for sample in row),
+        sum(len(sample) * (len(sample) + 1) // 2 for row in rows for sample in row),
     )

@@ -17,8 +17,9 @@ from engine.dist import World
 from engine.errors import WishError
 from engine.heartbeat import Where
 from engine.model import adapt, demand_exact_packing, load_model, loss_head, packing_difference
-from engine.track import Meter, Tracker
+from engine.track import Meter, Perf, Tracker
 from engine.train.engine import Engine
+from engine.train.flops import weights
 from engine.train.fsdp import Fsdp
 from engine.train.objective import Objective, objective_of
 from engine.train.replica import Replica
@@ -50,6 +51,7 @@ class Job:
     store: Store
     tracker: Tracker
     where: Where
+    perf: Perf
     steps: int
     files: dict[str, str]
     """SHA-256 of the data's files, by name."""
@@ -110,6 +112,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         store=store,
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
+        perf=Perf(where, event=_event(world)),
         steps=run.train.steps or prepared.train.steps,
         files={name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()},
     )
@@ -121,16 +124,15 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
 def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
     """facts.json, and the few lines a person reads before the first step."""
     model, run = job.engine.model, job.run
-    counts = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    trained, total = sum(n for n, wanted in counts if wanted), sum(n for n, _ in counts)
+    size = weights(model)
     facts = {
         "strategy": strategy,
         "world_size": job.world.size,
         "device": str(job.world.device.type),
         "precision": run.parallel.precision,
         "adapter": run.adapter.kind,
-        "parameters": total,
-        "trained_parameters": trained,
+        "parameters": size.total,
+        "trained_parameters": size.trained,
         "loss": loss,
         "attention": getattr(model.config, "_attn_implementation", None),
         "fingerprint": fingerprint(model),
@@ -141,7 +143,7 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
     protocol.write_json(run.folder / protocol.FACTS, facts)
     print(f"strategy in force: {strategy}, {run.parallel.precision}, {run.adapter.kind}", flush=True)
     print(
-        f"parameters: {trained:,} trained of {total:,}; {job.steps} steps of {run.train.global_batch} rows",
+        f"parameters: {size.trained:,} trained of {size.total:,}; {job.steps} steps of {run.train.global_batch} rows",
         flush=True,
     )
 
@@ -187,6 +189,11 @@ def _end_turns(model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
 
 def _innermost(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _event(world: World) -> Callable[[], Any] | None:
+    """What makes an event on the device's own clock; None where the host computes."""
+    return (lambda: torch.cuda.Event(enable_timing=True)) if world.device.type == "cuda" else None
 
 
 def _dtype(model: Any) -> torch.dtype:

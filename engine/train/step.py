@@ -39,6 +39,7 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     # What is random in a step (dropout) begins anew with each, so that a resumed run needs no generator's state.
     torch.manual_seed(key(job.run.seed, "step", step, world.rank))
     batches = job.loader.micro_batches(step)
+    job.perf.take(places=sum(b.input_ids.numel() for b in batches), attended=sum(b.attended for b in batches))
     counts = (
         sum(b.trained_tokens for b in batches),
         sum(b.tokens for b in batches),
