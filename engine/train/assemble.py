@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +19,13 @@ from engine.errors import WishError
 from engine.heartbeat import Where
 from engine.model import adapt, demand_exact_packing, load_model, loss_head, packing_difference
 from engine.track import Meter, Perf, Tracker
+from engine.train.checkout import checkout
 from engine.train.engine import Engine
 from engine.train.flops import weights
 from engine.train.fsdp import Fsdp
 from engine.train.objective import Objective, objective_of
 from engine.train.replica import Replica
+from engine.train.spikes import Spikes
 from engine.train.zero import Zero
 
 ENGINES: dict[str, Callable[[Any, Run, World], Engine]] = {
@@ -52,6 +55,7 @@ class Job:
     tracker: Tracker
     where: Where
     perf: Perf
+    spikes: Spikes
     steps: int
     files: dict[str, str]
     """SHA-256 of the data's files, by name."""
@@ -113,6 +117,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
         perf=Perf(where, event=_event(world)),
+        spikes=Spikes(run.folder),
         steps=run.train.steps or prepared.train.steps,
         files={name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()},
     )
@@ -139,6 +144,7 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
         "steps": job.steps,
         "data": data,
         "versions": _versions(),
+        "git": checkout(Path.cwd()),
     }
     protocol.write_json(run.folder / protocol.FACTS, facts)
     print(f"strategy in force: {strategy}, {run.parallel.precision}, {run.adapter.kind}", flush=True)

@@ -102,6 +102,7 @@ def _resume(job: Job) -> None:
     job.progress = found or job.progress
     job.tracker.truncate_after(job.progress.step)
     if job.world.first:
+        job.spikes.forget_after(job.progress.step)
         _forget_evaluations(job.run, job.progress.step)
     if found is not None and job.world.first:
         print(f"resumed at step {found.step} of {job.steps}", flush=True)
