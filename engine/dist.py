@@ -67,6 +67,14 @@ class World:
         torch.distributed.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, on every rank (plain data)."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(found, value, group=self.control)
+        return found
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:

@@ -12,6 +12,7 @@ import mmap
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,18 +67,20 @@ class Where:
 
     Attributes:
         folder: where the page is, in this machine's memory; None where there is no page.
+        heard: called with each phase that begins, where somebody wants to hear of it.
 
     Raises:
         OSError: the page cannot be had.
     """
 
-    __slots__ = ("_began", "_numbers", "_phase", "_seen", "_step", "_times", "folder")
+    __slots__ = ("_began", "_numbers", "_phase", "_seen", "_step", "_times", "folder", "heard")
 
     def __init__(self, page: Path | None = None) -> None:
         self.folder = None if page is None else page.parent
         memory = memoryview(bytearray(_SIZE) if page is None else _mapped(page))
         self._numbers, self._times = memory.cast("q"), memory.cast("d")
         self._phase = 0
+        self.heard: Callable[[str], None] | None = None
         self._step: int | None = None
         self._began: float | None = None
         self._seen: set[int] = set()
@@ -93,6 +96,12 @@ class Where:
     def step(self) -> int | None:
         """The optimizer step under way, from 1; None before the first."""
         return self._step
+
+    def seconds(self) -> dict[str, float]:
+        """What each phase has taken so far, the one under way included."""
+        spent = {phase: self._times[_TOTALS + number] for phase, number in _NUMBER.items()}
+        spent[self.phase] += time.monotonic() - self._times[_SINCE]
+        return spent
 
     def at(self, phase: str, step: int | None = None) -> None:
         """A phase begins, and perhaps a step, or this one goes on, which is a sign of life.
@@ -115,6 +124,8 @@ class Where:
             self._phase = numbers[_PHASE] = number
         times[_SINCE] = now
         numbers[_PULSE] += 1
+        if self.heard is not None:
+            self.heard(phase)
 
     def _border(self, step: int, now: float) -> None:
         numbers = self._numbers

@@ -10,6 +10,8 @@ A run folder holds::
     crash/rank-N.json        first error of a rank (`Crash`)
     plan.json                bytes of tensors a rank was planned to need (`Prediction`)
     facts.json               strategy in force, versions, data facts
+    spikes.jsonl             steps whose loss was far above the usual, with their samples
+    perf.json                speed, MFU and where the time went, of the last attempt that came to its end
     checkpoints/step-NNNNNN/ with manifest.json written last
     model/ or adapter/       final weights, as `from_pretrained` takes them
     merged/                  the adapter put into its base, by `temper export --merge`
@@ -36,6 +38,8 @@ METRICS = "metrics.jsonl"
 OUTCOME = "outcome.json"
 PLAN = "plan.json"
 FACTS = "facts.json"
+PERF = "perf.json"
+SPIKES = "spikes.jsonl"
 CRASH = "crash"
 CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"

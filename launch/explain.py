@@ -145,6 +145,7 @@ def told(folder: Path, history: Sequence[Attempt], training: Sequence[Attempt]) 
     if training:
         yield ""
         yield from _times(account(training))
+        yield from _performance(folder)
 
 
 def _attempt(folder: Path, attempt: Attempt) -> Iterator[str]:
@@ -176,3 +177,15 @@ def _times(found: Account) -> Iterator[str]:
         yield f"  {kind:<9}{spent:>10.1f} s {share:>5.0%}  {bar:<{BAR}}  {meaning}"
     if found.steps_lost:
         yield f"steps taken and lost: {found.steps_lost}"
+
+
+def _performance(folder: Path) -> Iterator[str]:
+    """What the last attempt that came to its end printed of its speed."""
+    try:
+        card = json.loads((folder / protocol.PERF).read_text(encoding="utf-8"))
+        lines = [str(line) for line in card["summary"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    if lines:
+        yield ""
+        yield from lines

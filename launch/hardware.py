@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from engine.errors import WishError
+from engine.peaks import TFLOPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +27,26 @@ class Gpu:
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        Gpu("b200", 178.0, 2250, 900, 50),
-        Gpu("h200", 139.8, 989, 450, 50),
-        Gpu("h100", 79.1, 989, 450, 50),
-        Gpu("h100-pcie", 79.1, 756, 50, 50),
-        Gpu("a100", 79.1, 312, 300),
-        Gpu("a100-40gb", 39.4, 312, 300),
-        Gpu("l40s", 44.4, 362, 25),
-        Gpu("l40", 44.4, 181, 25),
-        Gpu("a6000", 47.4, 155, 25),
-        Gpu("6000-ada", 47.4, 364, 25),
-        Gpu("a40", 44.4, 150, 25),
-        Gpu("l4", 22.0, 121, 12, 12),
-        Gpu("a10", 22.0, 125, 25),
-        Gpu("a10g", 22.0, 70, 25),
-        Gpu("rtx5090", 31.3, 209, 25),
-        Gpu("rtx4090", 23.5, 165, 25),
-        Gpu("rtx3090", 23.6, 71, 25),
-        Gpu("v100", 31.7, 125, 150, 12),
-        Gpu("v100-16gb", 15.8, 125, 150, 12),
-        Gpu("t4", 14.6, 65, 12, 12),
+        Gpu("b200", 178.0, TFLOPS["b200"], 900, 50),
+        Gpu("h200", 139.8, TFLOPS["h200"], 450, 50),
+        Gpu("h100", 79.1, TFLOPS["h100"], 450, 50),
+        Gpu("h100-pcie", 79.1, TFLOPS["h100-pcie"], 50, 50),
+        Gpu("a100", 79.1, TFLOPS["a100"], 300),
+        Gpu("a100-40gb", 39.4, TFLOPS["a100-40gb"], 300),
+        Gpu("l40s", 44.4, TFLOPS["l40s"], 25),
+        Gpu("l40", 44.4, TFLOPS["l40"], 25),
+        Gpu("a6000", 47.4, TFLOPS["a6000"], 25),
+        Gpu("6000-ada", 47.4, TFLOPS["6000-ada"], 25),
+        Gpu("a40", 44.4, TFLOPS["a40"], 25),
+        Gpu("l4", 22.0, TFLOPS["l4"], 12, 12),
+        Gpu("a10", 22.0, TFLOPS["a10"], 25),
+        Gpu("a10g", 22.0, TFLOPS["a10g"], 25),
+        Gpu("rtx5090", 31.3, TFLOPS["rtx5090"], 25),
+        Gpu("rtx4090", 23.5, TFLOPS["rtx4090"], 25),
+        Gpu("rtx3090", 23.6, TFLOPS["rtx3090"], 25),
+        Gpu("v100", 31.7, TFLOPS["v100"], 150, 12),
+        Gpu("v100-16gb", 15.8, TFLOPS["v100-16gb"], 150, 12),
+        Gpu("t4", 14.6, TFLOPS["t4"], 12, 12),
     )
 }
 SYNONYMS = {

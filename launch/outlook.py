@@ -80,6 +80,7 @@ class Outlook:
             f"{folder / protocol.METRICS}",
             *([f"{folder / protocol.PLAN}"] if run.parallel.device != "cpu" else []),
             f"{folder / protocol.FACTS}",
+            f"{folder / protocol.PERF}",
             f"{folder / protocol.OUTCOME}",
             f"{folder / protocol.ATTEMPTS}",
             f"{folder / protocol.LOGS}/",

@@ -40,6 +40,8 @@ class Batch:
     sample_ids: tuple[str, ...]
     tokens: int
     """Tokens of samples; padding is none."""
+    attended: int = 0
+    """Pairs of a token and one it may look at, n (n + 1) / 2 for a sample of n: what its attention costs."""
     whole: Tensor | None = None
     """Positions of the whole rows where these are one rank's part of them, as `part` cuts it; else None."""
 
@@ -56,6 +58,7 @@ class Batch:
             self.position_ids.to(device, non_blocking=True),
             self.sample_ids,
             self.tokens,
+            self.attended,
             self.whole,
         )
 
@@ -63,7 +66,7 @@ class Batch:
         """The columns of one of `parts` ranks that share the rows; the batch itself where there is one.
 
         `labels` has a column more, the first of the next rank's: what a part's last token is to predict. Tokens of
-        samples are counted in even shares, whose sum is the batch's.
+        samples and what they attend to are counted in even shares, whose sum is the batch's.
         """
         if parts == 1:
             return self
@@ -77,7 +80,8 @@ class Batch:
             torch.cat([self.labels[:, here], ahead], dim=1),
             self.position_ids[:, here],
             self.sample_ids,
-            self.tokens * (place + 1) // parts - self.tokens * place // parts,
+            _share(self.tokens, place, parts),
+            _share(self.attended, place, parts),
             self.position_ids,
         )
 
@@ -111,4 +115,9 @@ def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int, mu
         torch.from_numpy(position_ids),
         tuple(sample.id for row in rows for sample in row),
         sum(len(sample) for row in rows for sample in row),
+        sum(len(sample) * (len(sample) + 1) // 2 for row in rows for sample in row),
     )
+
+
+def _share(total: int, place: int, parts: int) -> int:
+    return total * (place + 1) // parts - total * place // parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.track.journal import Journal, read
 from engine.track.live import Line, Progress, count, duration, memory
+from engine.track.perf import Perf, Totals
 from engine.track.throughput import Meter
 from engine.track.tracker import Tracker, memory_bytes
 
@@ -11,7 +12,9 @@ __all__ = [
     "Journal",
     "Line",
     "Meter",
+    "Perf",
     "Progress",
+    "Totals",
     "Tracker",
     "count",
     "duration",

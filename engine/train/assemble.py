@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +27,14 @@ from engine.model import (
     packing_difference,
     sharing_difference,
 )
-from engine.track import Meter, Tracker
+from engine.track import Meter, Perf, Tracker
+from engine.train.checkout import checkout
 from engine.train.engine import Engine
+from engine.train.flops import weights
 from engine.train.fsdp import Fsdp
 from engine.train.objective import Objective, objective_of
 from engine.train.replica import Replica
+from engine.train.spikes import Spikes
 from engine.train.zero import Zero
 
 ENGINES: dict[str, Callable[[Any, Run, World], Engine]] = {
@@ -60,6 +64,8 @@ class Job:
     store: Store
     tracker: Tracker
     where: Where
+    perf: Perf
+    spikes: Spikes
     steps: int
     files: dict[str, str]
     """SHA-256 of the data's files, by name."""
@@ -131,6 +137,8 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         store=store,
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
+        perf=Perf(where, event=_event(world)),
+        spikes=Spikes(run.folder),
         steps=run.train.steps or prepared.train.steps,
         files={name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()},
     )
@@ -142,8 +150,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
 def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
     """facts.json, and the few lines a person reads before the first step."""
     model, run = job.engine.model, job.run
-    counts = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    trained, total = sum(n for n, wanted in counts if wanted), sum(n for n, _ in counts)
+    size = weights(model)
     facts = {
         "strategy": strategy,
         "world_size": job.world.size,
@@ -151,20 +158,21 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
         "device": str(job.world.device.type),
         "precision": run.parallel.precision,
         "adapter": run.adapter.kind,
-        "parameters": total,
-        "trained_parameters": trained,
+        "parameters": size.total,
+        "trained_parameters": size.trained,
         "loss": loss,
         "attention": getattr(model.config, "_attn_implementation", None),
         "fingerprint": fingerprint(model),
         "steps": job.steps,
         "data": data,
         "versions": _versions(),
+        "git": checkout(Path.cwd()),
     }
     protocol.write_json(run.folder / protocol.FACTS, facts)
     shared = f", {job.ulysses.size} ranks a row" if job.ulysses.size > 1 else ""
     print(f"strategy in force: {strategy}, {run.parallel.precision}, {run.adapter.kind}{shared}", flush=True)
     print(
-        f"parameters: {trained:,} trained of {total:,}; {job.steps} steps of {run.train.global_batch} rows",
+        f"parameters: {size.trained:,} trained of {size.total:,}; {job.steps} steps of {run.train.global_batch} rows",
         flush=True,
     )
 
@@ -221,6 +229,11 @@ def _end_turns(model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
 
 def _innermost(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _event(world: World) -> Callable[[], Any] | None:
+    """What makes an event on the device's own clock; None where the host computes."""
+    return (lambda: torch.cuda.Event(enable_timing=True)) if world.device.type == "cuda" else None
 
 
 def _dtype(model: Any) -> torch.dtype:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch.distributed
+import torch
+from torch import Tensor
 
 from engine.data import Batch
 from engine.dist import World
@@ -20,37 +21,46 @@ def demand_finite_loss(world: World, step: int, batches: Sequence[Batch], losses
     Raises:
         Stopped: names the step and the samples of the bad micro-batches, the same on every rank.
     """
-    mine = [
+    mine = _bad(batches, losses)
+    if not world.max([bool(mine)])[0]:
+        return
+    names = [name for rank in world.gather(mine) for name in rank]
+    raise Stopped(
+        f"the loss of step {step} is not finite, from samples {_shown(names)}",
+        "look at these samples, lower train.learning_rate, or use parallel.precision fp32; the last checkpoint is good",
+    )
+
+
+def demand_finite_norm(
+    world: World, step: int, norm: float, batches: Sequence[Batch], losses: Sequence[Tensor]
+) -> None:
+    """Stop if the gradient norm of a step that was taken is not finite: its weights must not be saved.
+
+    A norm is that of all ranks' gradients, so they all come here with the same one, and only then do they talk.
+
+    Raises:
+        Stopped: names the step and the samples, of all ranks: those whose loss is not finite, or else all of the step.
+    """
+    if math.isfinite(norm):
+        return
+    bad = _bad(batches, torch.stack(list(losses)).tolist())
+    gathered = world.gather((bad, [name for batch in batches for name in batch.sample_ids]))
+    names = [name for rank, _ in gathered for name in rank] or [name for _, rank in gathered for name in rank]
+    raise Stopped(
+        f"the gradient norm of step {step} is {norm}, from samples {_shown(names)}",
+        "lower train.learning_rate or use parallel.precision fp32, and resume from the last checkpoint",
+    )
+
+
+def _bad(batches: Sequence[Batch], losses: Sequence[float]) -> list[str]:
+    return [
         name
         for batch, loss in zip(batches, losses, strict=True)
         if not math.isfinite(loss)
         for name in batch.sample_ids
     ]
-    if not world.max([bool(mine)])[0]:
-        return
-    gathered: list[list[str]] = [mine]
-    if world.size > 1:
-        gathered = [[] for _ in range(world.size)]
-        torch.distributed.all_gather_object(gathered, mine, group=world.control)
-    names = [name for rank in gathered for name in rank]
+
+
+def _shown(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    raise Stopped(
-        f"the loss of step {step} is not finite, from samples {', '.join(names[:SHOWN])}{more}",
-        "look at these samples, lower train.learning_rate, or use parallel.precision fp32; the last checkpoint is good",
-    )
-
-
-def demand_finite_norm(step: int, norm: float, batches: Sequence[Batch]) -> None:
-    """Stop if the gradient norm of a step that was taken is not finite: its weights must not be saved.
-
-    Raises:
-        Stopped: names the step and this rank's samples.
-    """
-    if math.isfinite(norm):
-        return
-    names = [name for batch in batches for name in batch.sample_ids]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    raise Stopped(
-        f"the gradient norm of step {step} is {norm}, from samples {', '.join(names[:SHOWN])}{more}",
-        "lower train.learning_rate or use parallel.precision fp32, and resume from the last checkpoint",
-    )
+    return f"{', '.join(names[:SHOWN])}{more}"

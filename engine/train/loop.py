@@ -20,6 +20,7 @@ from engine.errors import Preempted, TemperError, WishError
 from engine.heartbeat import Where
 from engine.track import Progress, memory, memory_bytes
 from engine.train.assemble import Evaluation, Job, assemble
+from engine.train.performance import tell_performance
 from engine.train.step import StepResult, take_step
 from engine.train.stop import listen
 
@@ -56,10 +57,12 @@ def train(
         while job.progress.step < job.steps and status == "finished":
             due = _due(job)
             began = time.monotonic()
+            job.perf.begin(watched=due)
             result = take_step(job, log=due, asked_to_stop=bool(asked))
             _advance(job, result, time.monotonic() - began)
             job.where.at("log")
             job.meter.step(result.tokens, result.trained_tokens)
+            job.perf.step(result.tokens, result.trained_tokens)
             logged = _report(job, result) if due else {}
             with job.meter.aside():
                 measured = _measure(job)
@@ -99,6 +102,7 @@ def _resume(job: Job) -> None:
     job.progress = found or job.progress
     job.tracker.truncate_after(job.progress.step)
     if job.world.first:
+        job.spikes.forget_after(job.progress.step)
         _forget_evaluations(job.run, job.progress.step)
     if found is not None and job.world.first:
         print(f"resumed at step {found.step} of {job.steps}", flush=True)
@@ -222,6 +226,7 @@ def _watch(job: Job, metrics: dict[str, float]) -> bool:
 
 def _save(job: Job, metrics: dict[str, float]) -> None:
     job.where.at("save")
+    began = time.monotonic()
     save(
         job.store,
         job.progress,
@@ -232,6 +237,9 @@ def _save(job: Job, metrics: dict[str, float]) -> None:
         files=job.files,
         metrics=metrics,
     )
+    held = time.monotonic() - began
+    job.perf.saved(held)
+    job.tracker.log({"event": "save", "step": job.progress.step, "save_ms": round(1000 * held, 1)})
 
 
 def _finish(job: Job, status: Any, saved: int, started: float) -> protocol.Outcome:
@@ -242,6 +250,8 @@ def _finish(job: Job, status: Any, saved: int, started: float) -> protocol.Outco
         _tell_memory(job)
         if status != "preempted":
             _export(job)
+    tell_performance(job)
+    if job.world.first:
         protocol.write_outcome(job.run.folder, outcome)
     job.tracker.close()
     job.world.barrier()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.data import key
+from engine.data import Batch, key
 from engine.train.assemble import Job
 from engine.train.health import demand_finite_loss, demand_finite_norm
 from engine.train.optim import learning_rate
@@ -39,6 +39,7 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     # What is random in a step (dropout) begins anew with each, so that a resumed run needs no generator's state.
     torch.manual_seed(key(job.run.seed, "step", step, world.rank))
     batches = job.loader.micro_batches(step)
+    job.perf.take(places=sum(b.input_ids.numel() for b in batches), attended=sum(b.attended for b in batches))
     counts = (
         sum(b.trained_tokens for b in batches),
         sum(b.tokens for b in batches),
@@ -60,11 +61,37 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     mean = None
     if log:
         sums = torch.stack(losses).tolist()
-        demand_finite_loss(world, step, batches, sums)
+        demand_finite_loss(world, step + 1, batches, sums)
         mean = world.sum([sum(sums)])[0] / max(1, trained)
     job.where.at("optimizer")
     rate = learning_rate(job.run.train, step, job.steps)
     update = engine.step(rate)
     if not update.skipped:
-        demand_finite_norm(step, update.grad_norm, batches)
+        demand_finite_norm(world, step + 1, update.grad_norm, batches, losses)
+    if mean is not None:
+        _look_for_spike(job, mean, rate, update.grad_norm, batches, losses)
     return StepResult(trained, tokens, rate, update.grad_norm, bool(stop), mean)
+
+
+def _look_for_spike(
+    job: Job, loss: float, rate: float, grad_norm: float, batches: list[Batch], losses: list[torch.Tensor]
+) -> None:
+    """Write down a loss far above the usual, and say it in a line (a collective)."""
+    usual = job.spikes.far_above(loss)
+    if usual is None:
+        return
+    step = job.progress.step + 1
+    record = {
+        "step": step,
+        "loss": loss,
+        "usual": usual.median,
+        "spread": usual.spread,
+        "grad_norm": grad_norm,
+        "learning_rate": rate,
+    }
+    worst = job.spikes.write(job.world, record, batches, torch.stack(losses).tolist())
+    names = ", ".join(worst.samples[:3]) + (", ..." if len(worst.samples) > 3 else "")
+    job.tracker.say(
+        f"step {step}: loss {loss:.4g} where {usual.median:.4g} was usual; the worst of it {worst.loss:.4g}, from "
+        f"{names} (all in {job.spikes.path})"
+    )

@@ -36,8 +36,17 @@ class Ended:
     output: str
 
     @property
-    def records(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What was measured of steps, events left out."""
+        return [line for line in self.lines if "event" not in line]
+
+    @property
+    def performance(self) -> dict[str, Any]:
+        return json.loads((self.folder / "perf.json").read_text())
 
     @property
     def losses(self) -> dict[int, float]:

@@ -56,7 +56,7 @@ def test_a_folder_that_is_no_model(wish: Callable[..., Path], tmp_path: Path) ->
 def test_loss_that_is_not_finite_names_its_samples(wish: Callable[..., Path]) -> None:
     run_file = wish(
         "nan",
-        train={"steps": 6, "global_batch": 4, "learning_rate": 1e30, "clip_norm": 0},
+        train={"steps": 40, "global_batch": 4, "learning_rate": 1e6, "weight_decay": 1.0, "clip_norm": 0},
     )
     done = engine("train", str(run_file))
     assert done.returncode == 93

@@ -55,6 +55,7 @@ def test_killed_run_continues_with_the_same_bits(
     assert ended.exit_code == 0, ended.output
     assert f"resumed at step {max(steps)} of 8" in ended.output
     assert ended.losses == whole.losses
+    assert (ended.performance["first_step"], ended.performance["last_step"]) == (max(steps) + 1, 8)
     assert [r["grad_norm"] for r in ended.records] == [r["grad_norm"] for r in whole.records]
     result = "model/model.safetensors" if kind == "full" else "adapter/adapter_model.safetensors"
     assert (ended.folder / result).read_bytes() == (whole.folder / result).read_bytes()

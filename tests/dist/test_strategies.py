@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM
+
+from engine.heartbeat import STEP_PHASES
 
 pytestmark = pytest.mark.dist
 
@@ -28,7 +31,35 @@ def run(strategy: str, precision: str, wish: Callable[..., Path], launch: Callab
     assert ended.exit_code == 0, ended.output
     assert ended.facts["strategy"] == IN_FORCE[strategy]
     assert ended.facts["world_size"] == processes
+    check_performance(ended, processes)
     return ended
+
+
+def check_performance(ended: Any, processes: int) -> None:
+    """The card tells of this very run: every second of its steps has a phase, and speeds are tokens over time."""
+    card, last = ended.performance, ended.records[-1]
+    assert card["ranks"] == processes and card["device"] == "cpu" and card["mfu"] is None
+    assert (card["first_step"], card["last_step"]) == (1, last["step"])
+    seconds = card["seconds"]
+    in_steps = sum(seconds.values()) - seconds["save"] - seconds["validate"] - seconds["evaluate"]
+    assert in_steps == pytest.approx(last["seconds"], rel=0.1, abs=0.1)
+    assert 0 < seconds["first step"] < in_steps and min(seconds["forward"], seconds["backward"]) > 0
+    later = sum(seconds[phase] for phase in STEP_PHASES)
+    tokens = sum(record["tokens"] for record in ended.records[1:])
+    assert card["tokens_per_second"] == pytest.approx(tokens / later, rel=1e-6)
+    assert card["trained_tokens_per_second"] < card["tokens_per_second"]
+    # What a hand counts of the small model: two layers, and a head that is the embedding.
+    layer = 128 * (128 + 64 + 64 + 128) + 3 * 128 * 256
+    if ended.facts["adapter"] == "full":
+        assert card["flops_per_token"]["6N"] > 6 * (2 * layer + 448 * 128)
+        assert card["flops_per_token"]["6N"] == card["flops_per_token"]["4N"] > card["flops_per_token"]["needed"]
+    else:
+        assert card["flops_per_token"]["6N"] > card["flops_per_token"]["4N"] > 4 * (2 * layer + 448 * 128)
+    assert 0 < card["ceiling_share"] < 1 and 0.5 < card["packing"] <= 1
+    saved = [line["save_ms"] for line in ended.lines if line.get("event") == "save"]
+    assert card["saves"]["count"] == len(saved) == 1
+    assert card["saves"]["mean_ms"] == pytest.approx(saved[0], abs=0.1)
+    assert all(line in ended.output for line in card["summary"])
 
 
 def test_same_losses_under_every_strategy_in_fp32(wish: Callable[..., Path], launch: Callable) -> None:
@@ -86,6 +117,8 @@ def test_qlora_is_sharded_and_saves_the_adapter_only(wish: Callable[..., Path], 
     )
     assert ended.facts["adapter"] == "qlora"
     assert ended.facts["trained_parameters"] < ended.facts["parameters"] / 2
+    plain = 448 * 128 + 2 * (128 * (128 + 64 + 64 + 128) + 3 * 128 * 256) + 5 * 128
+    assert ended.facts["parameters"] - ended.facts["trained_parameters"] == plain, "packed words are no weights"
     assert ended.losses[8] < ended.losses[1]
     with safe_open(ended.folder / "adapter" / "adapter_model.safetensors", framework="pt") as file:
         names = list(file.keys())

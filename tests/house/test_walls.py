@@ -18,6 +18,7 @@ FLOORS = {
     "hub": 0,
     "protocol": 0,
     "heartbeat": 0,
+    "peaks": 0,
     "config": 0,
     "dist": 1,
     "rehearse": 1,
@@ -36,7 +37,7 @@ FLOORS = {
 }
 # A room may hold part of another floor's plain values: these are data without behaviour or torch.
 FLOOR_ZERO = {room for room, floor in FLOORS.items() if floor == 0}
-LIGHT = ("errors", "hub", "protocol", "heartbeat", "config", "sandbox")
+LIGHT = ("errors", "hub", "protocol", "heartbeat", "peaks", "config", "sandbox")
 HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "peft", "bitsandbytes", "datasets", "numpy"}
 HOMES = {
     "deepspeed": {"checkpoint", "train", "config"},

@@ -97,6 +97,22 @@ def test_the_account_is_told_attempt_by_attempt(tmp_path: Path) -> None:
     assert '"goodput": 0.38' in as_json.output
 
 
+@pytest.mark.parametrize(
+    ("card", "shown"),
+    [
+        ('{"summary": ["perf: 9 tokens/s"]}', True),
+        ('{"summ', False),
+        ("[]", False),
+        ('{"summary": 3}', False),
+    ],
+)
+def test_the_speed_is_told_where_a_card_can_be_read(tmp_path: Path, card: str, shown: bool) -> None:
+    attempts.append(tmp_path, SECOND)
+    (tmp_path / "perf.json").write_text(card)
+    done = CliRunner().invoke(explain, [str(tmp_path)])
+    assert done.exit_code == 0 and ("perf: 9 tokens/s" in done.output) == shown
+
+
 def test_a_folder_without_attempts_is_refused_with_what_to_give(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").touch()
     for place, fix in (
