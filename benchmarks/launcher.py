@@ -222,9 +222,9 @@ def report(rows: list[Row]) -> str:
         *(f"| {row.what} | {row.figure}{'' if row.kept else ' (MISSED)'} | {row.beside} |" for row in rows),
         "",
         prose(
-            "A stopped rank is ended as it is named; one that falls behind after `parallel.hang_seconds`. Who is blamed, "
-            "and how soon on one machine, is in [faults](faults.md). Goodput is that of minutes-long toy runs, most of "
-            "which is starting Python; it shows what `temper explain` adds up, not what a long run has."
+            "A stopped rank is ended as it is named; one that falls behind after `parallel.hang_seconds`. Who is "
+            "blamed, and how soon on one machine, is in [faults](faults.md). Goodput is that of minutes-long toy runs, "
+            "most of which is starting Python; it shows what `temper explain` adds up, not what a long run has."
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -177,7 +177,7 @@ def _slurm_conf(folder: Path, run: Path, hosts: list[str]) -> str:
     lines += [
         "PreemptType=preempt/partition_prio",
         "PreemptMode=REQUEUE",
-        "PreemptParameters=send_user_signal",
+        "SlurmctldParameters=preempt_send_user_signal",
     ]
     for words in ("all Default=YES PriorityTier=2", "low PriorityTier=1 GraceTime=60", "high PriorityTier=9"):
         lines.append(f"PartitionName={words} Nodes=n1,n2 MaxTime=INFINITE State=UP")
