@@ -185,7 +185,7 @@ def _slurm_conf(folder: Path, run: Path, hosts: list[str]) -> str:
 
 
 def _idle(environment: dict[str, str]) -> int:
-    words = ["sinfo", "--noheader", "-N", "--format=%T"]
+    words = ["sinfo", "--noheader", "-N", "--partition=all", "--format=%T"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     return done.stdout.split().count("idle")
 

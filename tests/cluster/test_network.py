@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,28 @@ def test_over_ssh_a_host_that_falls_silent_is_given_up_in_bounded_time(
         rf"Node 1 \({wish.hosts[1]}\) was lost after step \d+: its ssh connection ended", sentence
     ), run.text
     assert took < 45, took
+
+
+@pytest.fixture()
+def sixes(hosts: list[str]) -> Iterator[list[str]]:
+    """Addresses of IPv6 of the two hosts, whose namespaces are named by them as well."""
+    found = [f"fd00:78::{number}" for number in (1, 2)]
+    for host, address in zip(hosts, found, strict=True):
+        sh("ip", "-n", f"temper-{host}", "addr", "add", f"{address}/64", "dev", "eth0", "nodad")
+        Path(f"/run/netns/temper-{address}").symlink_to(f"/run/netns/temper-{host}")
+    try:
+        yield found
+    finally:
+        for host, address in zip(hosts, found, strict=True):
+            Path(f"/run/netns/temper-{address}").unlink()
+            sh("ip", "-n", f"temper-{host}", "addr", "del", f"{address}/64", "dev", "eth0")
+
+
+def test_hosts_that_are_reached_by_ipv6(wish: Wish, sixes: list[str]) -> None:
+    place = Wish(wish.folder, sixes).cluster("hosts")
+    done = temper("train", str(wish.run("six", strategy="ddp")), "--on", str(place))
+    assert done.returncode == 0, done.stderr
+    assert strategy(wish.folder / "six") == "ddp over 2 ranks (gloo)"
 
 
 @pytest.mark.parametrize(("seconds", "loss"), [(0.05, 0.0), (0.0, 0.05)], ids=["slow", "lossy"])
