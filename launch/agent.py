@@ -23,6 +23,7 @@ from launch.command import GRACE_SECONDS, LaunchPlan
 from launch.console import Console
 from launch.echo import Echo
 from launch.hang import Hang, told_apart
+from launch.others import Others
 from launch.patrol import Patrol
 from launch.records import last_step
 from launch.reports import Peers
@@ -54,7 +55,7 @@ def supervise(
         plan.logs.mkdir(parents=True, exist_ok=True)
         lock_file = (plan.logs / (f".lock-{plan.node}" if plan.node else ".lock")).open("a")
     except OSError as error:
-        raise _unwritable(plan, error) from None
+        raise unwritable(plan, error) from None
     with lock_file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,14 +104,14 @@ class _Attempt:
             self.plan.limits,
             lockstep=self.plan.verb == "train",
             expected=self.plan.processes,
-            elsewhere=self.plan.world_size - self.plan.processes,
+            others=self._others(),
         )
         try:
             self.account = Account(self.plan, self.patrol, alone=self.peers is None)
         except OSError as error:
             self.patrol.close()
-            raise _unwritable(self.plan, error) from None
-        watchdog = Watchdog(self.mark, self.account.last_words)
+            raise unwritable(self.plan, error) from None
+        watchdog = Watchdog(self.mark, self._last_words)
         first = self.plan.first_rank
         self.console = Console(self.account.logs / f"rank-{first}.log", report_of=executable)
         self.echo = Echo(
@@ -158,12 +159,28 @@ class _Attempt:
         watchdog.dismiss()
         return survivors
 
+    def _last_words(self) -> None:
+        """Said by the watchdog, where this process was killed."""
+        first = self.plan.first_rank
+        places = self.patrol.places(range(first, first + self.plan.processes))
+        self.account.last_words()
+        if self.peers is not None:
+            self.peers.orphaned(errors.BUG, places)
+
     def _forget_ranks(self) -> None:
         # Of ranks that were killed with the tree nobody was told: theirs are still open, and a restart opens more.
         for key in list(self.selector.get_map().values()):
             if isinstance(key.data, int):
                 os.close(key.fd)
         self.selector.close()
+
+    def _others(self) -> Others | None:
+        """The machines whose ranks this one's wait for; None where there are none."""
+        plan = self.plan
+        if self.peers is None or plan.nodes == 1:
+            return None
+        head = (plan.head, plan.port) if plan.node else None
+        return Others(plan.folder, self.peers.attempt.name, plan.world_size - plan.processes, head)
 
     def _environment(self, executable: str) -> dict[str, str]:
         # The ranks must be started by the Python that accelerate belongs to, wherever PATH points.
@@ -305,7 +322,8 @@ class _Attempt:
         return verdict
 
 
-def _unwritable(plan: LaunchPlan, error: OSError) -> WishError:
+def unwritable(plan: LaunchPlan, error: OSError) -> WishError:
+    """The refusal of a run folder that takes no files."""
     return WishError(
         f"the run folder {plan.folder} cannot be written: {error.strerror}",
         "set `output` to a folder you may write to, with room",

@@ -13,6 +13,8 @@ from engine.heartbeat import STEP_PHASES, Beat
 # All ranks are silent within a step of the one they wait for: with these two, it is named within three steps and 5 s.
 USUAL_STEPS = 2
 FLOOR_SECONDS = 4.0
+# TCP outlives a cut of some seconds; one that lasts does not mend by itself while all ranks wait.
+CUT_SECONDS = 20.0
 # A phase may take this many times the longest it has taken in this attempt.
 LONGEST_TIMES = 10.0
 # Tokenising a corpus, fetching weights or sampling a benchmark may take hours, in which a rank has nothing to say.
@@ -74,25 +76,27 @@ class Hang:
         sentence: for a person, without an end mark.
         over: whether it is time to end the run.
         patience: seconds of silence after which it will be.
+        machine: whether a whole machine is out of reach.
     """
 
     ranks: tuple[int, ...]
     sentence: str
     over: bool
     patience: float
+    machine: bool = False
 
 
 def judge(sights: Sequence[Sight], limits: Limits, *, lockstep: bool, elsewhere: int = 0) -> Hang | None:
     """Who keeps the others waiting; None where all is well or there is nothing to say yet.
 
     Args:
-        sights: every rank of this machine.
+        sights: every rank that can be seen.
         limits: how long silence is borne.
         lockstep: whether ranks wait for each other at every step, as in training.
-        elsewhere: ranks on other machines, which may be the ones that are waited for: then only a stopped one is sure.
+        elsewhere: ranks that cannot be seen, which may be the ones waited for: then only a stopped one is sure.
     """
     steps = [seconds for sight in sights for seconds in sight.beat.durations]
-    limit = FLOOR_SECONDS + USUAL_STEPS * (statistics.median(steps) if steps else 0.0)
+    limit = usual(sights)
     stopped = [sight for sight in sights if min(sight.stopped, sight.silent) > limit]
     if stopped and (elsewhere or any(sight.state != "T" for sight in sights)):
         # Nothing slow looks like this, so nothing is waited for. All stopped would be somebody's pause.
@@ -114,9 +118,56 @@ def judge(sights: Sequence[Sight], limits: Limits, *, lockstep: bool, elsewhere:
     return _all_the_same(sights, patience) if over else None
 
 
+def usual(sights: Sequence[Sight]) -> float:
+    """Seconds of silence that are more than usual."""
+    steps = [seconds for sight in sights for seconds in sight.beat.durations]
+    return FLOOR_SECONDS + USUAL_STEPS * (statistics.median(steps) if steps else 0.0)
+
+
+def unheard(sights: Sequence[Sight], limits: Limits, host: str, ranks: Sequence[int], silent: float) -> Hang:
+    """The ranks of a machine of which nothing is heard any more, while those that are seen wait.
+
+    Args:
+        sights: the ranks that are seen.
+        limits: how long silence is borne.
+        host: the machine.
+        ranks: its ranks.
+        silent: seconds since its launcher last wrote.
+    """
+    patience = max(limits.patience(sight.beat) for sight in sights)
+    count = len(sights)
+    sentence = (
+        f"Nothing has been heard of {host} for {silent:.0f} s, neither of its rank{'s' * (len(ranks) > 1)} "
+        f"{' and '.join(map(str, ranks))} nor of its launcher, while {count} rank{'s wait' if count > 1 else ' waits'}"
+        f"{place(sights[0].beat)}"
+    )
+    return Hang(tuple(ranks), sentence, silent > patience, patience, machine=True)
+
+
+def cut_off(sights: Sequence[Sight], limits: Limits, head: str, seconds: float, why: str) -> Hang:
+    """This machine's ranks, whose way to the head is cut.
+
+    Args:
+        sights: those ranks.
+        limits: how long silence is borne.
+        head: where the ranks met.
+        seconds: since when it cannot be reached.
+        why: what the attempt to reach it met with.
+    """
+    borne = max(limits.patience(sight.beat) for sight in sights)
+    patience = math.inf if math.isinf(borne) else min(CUT_SECONDS, borne)
+    names = " and ".join(str(sight.rank) for sight in sights)
+    sentence = (
+        f"Rank{'s' * (len(sights) > 1)} {names} on {sights[0].host} cannot reach the head {head}, for "
+        f"{seconds:.0f} s now{place(sights[0].beat)}: {why}"
+    )
+    ranks = tuple(sight.rank for sight in sights)
+    return Hang(ranks, sentence, seconds > patience, patience, machine=True)
+
+
 def told_apart(hang: Hang, sights: Sequence[Sight], frames: Mapping[int, str]) -> Hang:
     """A hang with what the stacks say: where the ones to blame are, and who they are if none was behind."""
-    if len(hang.ranks) == len(sights) > 1:
+    if {sight.rank for sight in sights} <= set(hang.ranks) and len(sights) > 1:
         apart = [sight for sight in sights if sight.rank in outliers(frames)]
         if apart:
             hang = _blame(apart, len(sights) - len(apart), over=hang.over, patience=hang.patience)

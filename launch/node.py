@@ -62,7 +62,7 @@ def agent(file: Path, head: str, name: str, node: int | None, held: bool) -> Non
     except TemperError as error:
         print(errors.spoken(error), file=sys.stderr, flush=True)
         code = error.exit_code
-        reports.write(attempt, Report(number, host, code, protocol.now(), said=str(error)))
+        reports.leave(attempt, Report(number, host, code, protocol.now(), said=str(error)))
     if alone:
         code = _conclude(job, attempt)
     sys.exit(code)
@@ -139,6 +139,8 @@ def resolve(head: str, seconds: float = RESOLVE_SECONDS) -> str:
 
 def interface_to(address: str) -> str | None:
     """The network interface whose address packets to `address` leave with."""
+    if ":" in address:
+        return _interface_of_six(address)
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((address, 9))
         own = probe.getsockname()[0]
@@ -147,6 +149,18 @@ def interface_to(address: str) -> str | None:
                 answer = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
                 if socket.inet_ntoa(answer[20:24]) == own:
                     return name
+    return None
+
+
+def _interface_of_six(address: str) -> str | None:
+    """The same for an address of IPv6, whose interfaces the kernel lists with their addresses."""
+    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 9))
+        own = socket.inet_pton(socket.AF_INET6, probe.getsockname()[0].partition("%")[0]).hex()
+        for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if words[0] == own:
+                return words[5]
     return None
 
 

@@ -6,21 +6,25 @@ import json
 import os
 import re
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine import heartbeat, protocol
 from engine.heartbeat import Beat
 from launch import processes
-from launch.hang import Hang, Limits, Sight, judge, place
+from launch.hang import Hang, Limits, Sight, cut_off, judge, place, unheard, usual
+from launch.others import Others
 
 LOOK_SECONDS = 0.25
 MIRROR_SECONDS = 1.0
 STACKS_SECONDS = 2.0
+# How long the launcher beside ranks that hang has to end them, before another's does.
+FOREIGN_SECONDS = 15.0
 MEMORY = Path("/dev/shm")
 _FRAME = re.compile(r'Current thread .*\n  File "([^"]+)", line (\d+) in (\S+)')
 
@@ -42,23 +46,25 @@ class Patrol:
         limits: how long silence is borne.
         lockstep: whether ranks wait for each other at every step.
         expected: ranks on this machine.
-        elsewhere: ranks on other machines.
+        others: the other machines' ranks, where there are some.
     """
 
     def __init__(
-        self, folder: Path, limits: Limits, *, lockstep: bool, expected: int, elsewhere: int = 0
+        self, folder: Path, limits: Limits, *, lockstep: bool, expected: int, others: Others | None = None
     ) -> None:
         self.host = protocol.host()
         self.limits = limits
         self.lockstep = lockstep
         self.expected = expected
-        self.elsewhere = elsewhere
+        self.others = others
         self.mirror = folder / protocol.HEARTBEATS / f"{self.host}.json"
         self.local = Path(
             tempfile.mkdtemp(prefix="temper-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
         )
         self._seen: dict[int, _Seen] = {}
         self._named: Hang | None = None
+        self._said: set[tuple[int, ...]] = set()
+        self._foreign: float | None = None
         # Time this process was itself stopped, or not given the CPU, is no silence of the ranks.
         self._clock = 0.0
         self._looked = self._mirrored = time.monotonic()
@@ -81,14 +87,43 @@ class Patrol:
             self._reflect(sights)
         if len(sights) < self.expected:
             return None
-        hang = judge(sights, self.limits, lockstep=self.lockstep, elsewhere=self.elsewhere)
-        if hang is not None and not hang.over and self._named is None:
+        hang = self._judged(sights)
+        if hang is None:
+            self._said.clear()
+        elif not hang.over and hang.ranks not in self._said:
+            self._said.add(hang.ranks)
             say(f"{hang.sentence}{_outlook(hang)}")
             self.dump(pids)
-        elif hang is None and self._named is not None:
+        if hang is None and self._named is not None:
             say(f"rank {' and '.join(map(str, self._named.ranks))} goes on")
         self._named = hang
         return hang if hang is not None and hang.over else None
+
+    def _judged(self, sights: list[Sight]) -> Hang | None:
+        """Who keeps the others waiting, here or on another machine."""
+        others = self.others
+        if others is None:
+            return judge(sights, self.limits, lockstep=self.lockstep)
+        silent = min(sight.silent for sight in sights)
+        others.look(self._clock, silent)
+        hang = judge([*sights, *others.sights], self.limits, lockstep=self.lockstep, elsewhere=others.unseen)
+        if self.lockstep and silent > usual(sights):
+            if cut := others.cut(self._clock):
+                return cut_off(sights, self.limits, *cut)
+            if hang is None and (lost := others.unheard):
+                return unheard(sights, self.limits, *lost)
+        return self._left_to_its_own(hang, sights)
+
+    def _left_to_its_own(self, hang: Hang | None, sights: list[Sight]) -> Hang | None:
+        """A hang of another machine's ranks is ended there, where their stacks are; here only if it is not."""
+        if hang is None or not hang.over or {sight.rank for sight in sights} & set(hang.ranks):
+            self._foreign = None
+            return hang
+        if self._foreign is None:
+            self._foreign = self._clock
+        if self._clock - self._foreign > FOREIGN_SECONDS:
+            return hang
+        return replace(hang, over=False, patience=hang.patience + FOREIGN_SECONDS)
 
     def sights(self, pids: Mapping[int, int]) -> list[Sight]:
         """Every rank that has begun to tell where it is."""
@@ -158,6 +193,10 @@ class Patrol:
                 "phase": sight.beat.phase,
                 "silent": round(sight.silent, 1),
                 "state": sight.state,
+                "stopped": round(sight.stopped, 1),
+                "count": sight.beat.count,
+                "usual": statistics.median(sight.beat.durations) if sight.beat.durations else None,
+                "longest": sight.beat.longest[sight.beat.phase],
             }
             for sight in sights
         ]
@@ -165,7 +204,9 @@ class Patrol:
         # Not synced to the disk: it is for a glance, and the next one follows. A full disk must not end a run.
         with suppress(OSError):
             self.mirror.parent.mkdir(exist_ok=True)
-            partial.write_text(json.dumps({"host": self.host, "time": protocol.now(), "ranks": ranks}) + "\n")
+            attempt = self.others.attempt if self.others else None
+            mirror = {"host": self.host, "attempt": attempt, "time": protocol.now(), "ranks": ranks}
+            partial.write_text(json.dumps(mirror) + "\n")
             partial.replace(self.mirror)
 
 

@@ -119,7 +119,7 @@ def _node(wanted: Wanted, facts: Facts) -> Iterator[tuple[str, str]]:
         )
     if not facts.head:
         yield f"the head's address {wanted.head} is not known", "see DNS or /etc/hosts there"
-    elif not facts.address or not (facts.interface or ":" in facts.head):
+    elif not facts.address or not facts.interface:
         yield f"no interface leads to the head {facts.head}", "see `ip route` there"
     elif wanted.nodes > 1 and facts.head.startswith("127."):
         yield (

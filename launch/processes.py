@@ -43,6 +43,15 @@ def table() -> Iterator[Process]:
                 yield process
 
 
+def began(pid: int) -> int | None:
+    """When a process was started, in the kernel's ticks: with its number, what no other process has."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[19])
+
+
 def words(pid: int) -> tuple[str, ...]:
     """The command line of a process; empty when it is gone."""
     return _null_separated(pid, "cmdline")

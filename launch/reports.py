@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class Report:
         places: where each of its ranks was last.
         part: its account of the attempt.
         lost: whether its agent ended without a word, so that someone else wrote this.
+        unreached: whether what ended was the ssh that led to it.
+        orphaned: whether it was its watchdog that wrote this.
     """
 
     node: int
@@ -55,6 +58,8 @@ class Report:
     places: dict[int, str] = field(default_factory=dict)
     part: attempts.Attempt | None = None
     lost: bool = False
+    unreached: bool = False
+    orphaned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +87,12 @@ class Peers:
         self._next = 0.0
 
     def failed(self) -> bool:
-        """Whether another node has ended badly, so that this one's ranks wait for it in vain."""
+        """Whether another node has ended badly, or the lead has given this one up: its ranks wait in vain."""
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + LOOK_SECONDS
         return any(
-            report.node != self.node and report.code not in (errors.DONE, errors.PREEMPTED)
+            report.code not in (errors.DONE, errors.PREEMPTED) and (report.node != self.node or report.lost)
             for report in read(self.attempt)
         )
 
@@ -95,13 +100,15 @@ class Peers:
         """Report this node's end; returns what its agent ends with."""
         code = _node_code(evidence, verdict)
         deaths = tuple(replace(death, host=self.host) for death in evidence.deaths)
-        write(
+        # A lead that lost the way to this node has said so: that it still ended by itself is no news.
+        before = self._own()
+        leave(
             self.attempt,
             Report(
                 node=self.node,
                 host=self.host,
                 code=code,
-                seconds=protocol.now(),
+                seconds=before.seconds if before else protocol.now(),
                 deaths=deaths,
                 launcher_code=evidence.launcher_code,
                 asked=evidence.asked_to_stop,
@@ -109,9 +116,24 @@ class Peers:
                 hang=evidence.hang,
                 places=dict(evidence.places),
                 part=part,
+                lost=before is not None,
+                unreached=before is not None and before.unreached,
             ),
         )
         return replace(verdict, exit_code=code)
+
+    def orphaned(self, code: int, places: Mapping[int, str]) -> None:
+        """Report in place of an agent that was killed, once its ranks are gone."""
+        before = self._own()
+        seconds = before.seconds if before else protocol.now()
+        leave(
+            self.attempt,
+            Report(self.node, self.host, code, seconds, places=dict(places), lost=True, orphaned=True),
+        )
+
+    def _own(self) -> Report | None:
+        """What another has written about this node."""
+        return next((report for report in read(self.attempt) if report.node == self.node), None)
 
 
 def _node_code(evidence: Evidence, verdict: Verdict) -> int:
@@ -130,6 +152,16 @@ def write(attempt: Attempt, report: Report) -> None:
     protocol.write_json(attempt.reports / f"node-{report.node}.json", REPORT.dump_python(report, mode="json"))
 
 
+def leave(attempt: Attempt, report: Report) -> bool:
+    """Leave a node's report where there is room for it; else tell that there was none."""
+    try:
+        write(attempt, report)
+    except OSError as error:
+        not_whole(error)
+        return False
+    return True
+
+
 def read(attempt: Attempt) -> list[Report]:
     """The reports there are."""
     files = sorted(attempt.reports.glob("node-*.json"))
@@ -144,6 +176,7 @@ def merged(
     asked: bool = False,
     killed: bool = False,
     gave_up: bool = False,
+    unwritten: Sequence[Report] = (),
 ) -> Verdict:
     """One verdict from all nodes' reports and all ranks' crash files: the first cause on any node.
 
@@ -154,8 +187,9 @@ def merged(
         asked: whether the lead was asked to stop, whatever came through to the nodes.
         killed: whether a person had it killed.
         gave_up: whether the lead ended the nodes by itself, so that what they were asked is no cause.
+        unwritten: reports that found no room on the disk.
     """
-    folder, reports = attempt.folder, read(attempt)
+    folder, reports = attempt.folder, [*read(attempt), *unwritten]
     codes = [report.launcher_code for report in reports if report.launcher_code is not None]
     evidence = Evidence(
         verb=verb,
@@ -168,12 +202,17 @@ def merged(
         last_step=last_step(folder / protocol.METRICS),
         asked_to_stop=asked or (not gave_up and any(report.asked for report in reports)),
         killed="user" if killed else None,
-        hang=next((report.hang for report in reports if report.hang), None),
+        # Where one node could tell its ranks apart by their stacks, it knows more than the others.
+        hang=min(
+            (report.hang for report in reports if report.hang), key=lambda h: len(h.ranks), default=None
+        ),
         places={rank: place for report in reports for rank, place in report.places.items()},
     )
     if killed:
         return decide(evidence)
-    cause = primary_seconds(evidence)
+    # A node that was killed because it hung was lost afterwards.
+    causes = [primary_seconds(evidence), *(report.seconds for report in reports if report.hang)]
+    cause = min((seconds for seconds in causes if seconds is not None), default=None)
     apart = sorted(
         (r for r in reports if r.said or (r.lost and not evidence.asked_to_stop)),
         key=lambda report: report.seconds,
@@ -198,6 +237,9 @@ def conclude(attempt: Attempt, verdict: Verdict, logs: Path, *, asked: str | Non
     line = _line(attempt, verdict, asked)
     if line is not None:
         line, verdict = in_view_of_all(attempt.folder, line, verdict)
+    else:
+        # A start that is not counted among the attempts must not be repeated by itself: it would be without end.
+        verdict = replace(verdict, lost=False)
     print(errors.spoken(verdict.sentence), file=sys.stderr, flush=True)
     if verdict.exit_code in (errors.BUG, errors.DO_NOT_REQUEUE):
         print(errors.spoken(f"logs: {logs}"), file=sys.stderr, flush=True)
@@ -243,9 +285,14 @@ def _apart(report: Report, evidence: Evidence) -> Verdict:
     if report.said:
         return Verdict(report.code, f"Node {report.node} ({report.host}): {report.said}")
     step = evidence.last_step
-    when = f"after step {step}" if step is not None else "before the first step"
-    return Verdict(
-        errors.BUG,
-        f"Node {report.node} ({report.host}) was lost {when}: "
-        f"its agent ended with code {report.code} and left no word.",
-    )
+    when = f" after step {step}" if step is not None else " before the first step"
+    if report.orphaned:
+        when = next(iter(report.places.values()), when)
+        how = "its agent was killed; what it had started was killed after it"
+    elif report.unreached:
+        how = (
+            "its ssh connection ended (code 255): see whether the machine is up and its network reaches here"
+        )
+    else:
+        how = f"its agent ended with code {report.code} and left no word"
+    return Verdict(errors.BUG, f"Node {report.node} ({report.host}) was lost{when}: {how}.", lost=True)

@@ -44,6 +44,7 @@ class Submission:
         there: folder of this value and the effective Run, as the nodes see it.
         code: folder the nodes import Temper from; empty: as installed in their image.
         run: the effective Run, as YAML; a file of its own, so empty in a value that was read back.
+        unchecked: whether a job of SLURM starts its ranks without a look at the machines it was given.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Submission:
     there: Path
     code: Path | None
     run: str = ""
+    unchecked: bool = False
 
     @property
     def here(self) -> Path:
@@ -99,7 +101,12 @@ class File:
 
 
 def compose(
-    run: Run, place: Local | Hosts | Slurm | Kubernetes, verb: str, words: tuple[str, ...] = ()
+    run: Run,
+    place: Local | Hosts | Slurm | Kubernetes,
+    verb: str,
+    words: tuple[str, ...] = (),
+    *,
+    unchecked: bool = False,
 ) -> Submission:
     """The next submission of a Run; nothing is written."""
     number = 1 + max((int(old.name) for old in (run.folder / FOLDER).glob("[0-9]*")), default=0)
@@ -123,6 +130,7 @@ def compose(
         there=there,
         code=code,
         run=dump(run),
+        unchecked=unchecked,
     )
 
 

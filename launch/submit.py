@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from engine import errors, protocol
+from engine import protocol
 from engine.config import Run, demand
 from engine.errors import WishError
-from launch import attempts, reports, submission
+from launch import attempts, batch, processes, reports, submission
 from launch.backends import BACKENDS, Submitted, hosts, local, slurm
 from launch.backends.submitted import keep, newest
 from launch.cluster import Hosts, Kubernetes, Local, Slurm, place
@@ -40,7 +40,9 @@ STARTERS = {"local": local.starts, "hosts": hosts.starts, "slurm": slurm.starts}
 @click.option("--base", is_flag=True, help="With --evaluate: judge the model the run starts from.")
 @click.option("--dry-run", is_flag=True, help="Print the files and the command, and stop.")
 @click.option(
-    "--unchecked", is_flag=True, help="Leave out `temper check`, which looks at local and hosts first."
+    "--unchecked",
+    is_flag=True,
+    help="Leave out `temper check`, which looks at local and hosts first, and at nodes of SLURM in the job.",
 )
 def submit(
     run_file: str,
@@ -60,7 +62,7 @@ def submit(
         raise WishError("--base is given without --evaluate", "add --evaluate, or leave --base out")
     verb = "evaluate" if judge else "train"
     run = read(run_file, overrides, processes)[0].run
-    made = composed(run, where, verb, ("--base",) * base)
+    made = composed(run, where, verb, ("--base",) * base, unchecked=unchecked)
     if dry_run:
         click.echo(shown(made), nl=False)
         return
@@ -72,7 +74,9 @@ def submit(
     click.echo(f"{made.name}: {made.place.kind} took it as {job}; `temper status {run.folder}` tells more")
 
 
-def composed(run: Run, where: str, verb: str, words: tuple[str, ...] = ()) -> Submission:
+def composed(
+    run: Run, where: str, verb: str, words: tuple[str, ...] = (), *, unchecked: bool = False
+) -> Submission:
     """The submission of a Run to a place.
 
     Raises:
@@ -88,7 +92,7 @@ def composed(run: Run, where: str, verb: str, words: tuple[str, ...] = ()) -> Su
     world_size = found.size * run.parallel.processes
     demand(run, world_size, training=verb == "train")
     demand_devices(run, found, where)
-    return submission.compose(run, found, verb, words)
+    return submission.compose(run, found, verb, words, unchecked=unchecked)
 
 
 def demand_devices(run: Run, found: Local | Hosts | Slurm | Kubernetes, where: str) -> None:
@@ -138,6 +142,8 @@ def _demand_idle(folder: Path) -> None:
     state = BACKENDS[old.kind].status(old)
     # Where the lead is a process, only the machine it runs on can tell that it has ended.
     unknown = state.word == "unknown" and old.kind in ("local", "hosts")
+    if unknown and reports.newest_verdict(folder, old.seconds) is not None:
+        return
     if unknown or state.word in ("queued", "running"):
         how = "may still be running" if unknown else f"is {state.word}"
         raise WishError(
@@ -177,6 +183,9 @@ def attached(run: Run, where: str, verb: str, words: tuple[str, ...], *, uncheck
     if not unchecked:
         checked(run, made)
     written(made)
+    # Who runs it here can be asked and stopped like one who was sent away.
+    mine, host = processes.began(os.getpid()), socket.gethostname()
+    keep(Submitted(made.number, kind, str(os.getpid()), host, protocol.now(), str(run.folder), mine))
     return _led(made, f"{int(protocol.now())}-{os.getpid()}")
 
 
@@ -188,14 +197,7 @@ def lead(file: Path) -> None:
     os.chdir(made.directory)
     if made.place.kind != "slurm":
         sys.exit(_led(made, f"{int(protocol.now())}-{os.getpid()}"))
-    work = Lead(made, slurm.attempt_name())
-    verdict = work.run(slurm.starts(made, work.attempt.name))
-    # Whoever cancels sends SIGTERM; SIGUSR1 comes from SLURM, shortly before the time is over.
-    if verdict.exit_code == errors.PREEMPTED and work.out_of_time and isinstance(made.place, Slurm):
-        if made.place.requeue:
-            click.echo(errors.spoken("the job is queued again"), err=True)
-            slurm.queue_again()
-    sys.exit(verdict.exit_code)
+    sys.exit(batch.led(made).exit_code)
 
 
 def _led(made: Submission, name: str) -> int:

@@ -26,7 +26,7 @@ from launch.command import LOOPBACK, PORTS, is_free, shared_plan
 from launch.inspection import ANSWER, ASK, MARK, Answer, Ask, Wanted
 from launch.lead import Start
 from launch.outlook import everywhere, outlook
-from launch.preflight import Survey, findings, may_meet
+from launch.preflight import Finding, Survey, findings, may_meet
 from launch.submission import HERE
 
 # Together below half a minute, should every one of them be needed.
@@ -45,16 +45,29 @@ Reached = Local | Hosts | Slurm
 
 def passed(asked: Wanted, where: Reached) -> None:
     """Survey the nodes and return if nothing is amiss; else tell all that is and exit with 3."""
+    if told(asked, where):
+        sys.exit(errors.PREFLIGHT_FAILED)
+
+
+def told(asked: Wanted, where: Reached, *, inside: bool = False) -> tuple[Finding, ...]:
+    """Survey the nodes and tell all that is amiss, or that nothing is; returns what is.
+
+    Args:
+        asked: what is needed of the nodes.
+        where: the nodes.
+        inside: whether this is a SLURM job that has them already.
+    """
     began = time.monotonic()
-    seen = survey(asked, where)
+    seen = survey(asked, where, inside=inside)
     found = findings(asked, seen)
     for one in found:
         click.echo(errors.spoken(one), err=True)
     seconds = f"checked in {time.monotonic() - began:.1f} s"
     if found:
         click.echo(errors.spoken(f"{len(found)} to mend; {seconds}"), err=True)
-        sys.exit(errors.PREFLIGHT_FAILED)
-    click.echo(f"{', '.join(_told(asked, seen))}; {seconds}", err=True)
+    else:
+        click.echo(f"{', '.join(_told(asked, seen))}; {seconds}", err=True)
+    return found
 
 
 def _told(asked: Wanted, seen: Survey) -> Iterator[str]:
@@ -139,11 +152,11 @@ def _head(where: Reached) -> str:
     return LOOPBACK if isinstance(where, Local) else ""
 
 
-def _starts(where: Reached, directory: str) -> tuple[Start, ...]:
+def _starts(where: Reached, directory: str, *, inside: bool) -> tuple[Start, ...]:
     if isinstance(where, Hosts):
         return hosts.inspections(where, directory)
     if isinstance(where, Slurm):
-        return slurm.inspections(where, directory)
+        return slurm.inspections_inside(where) if inside else slurm.inspections(where, directory)
     return local.inspections(where, directory)
 
 
@@ -156,10 +169,10 @@ def _values(where: Reached) -> dict[str, str]:
     return {name: os.environ[name] for name in where.environment if name in os.environ}
 
 
-def survey(asked: Wanted, where: Reached) -> Survey:
+def survey(asked: Wanted, where: Reached, *, inside: bool = False) -> Survey:
     """Ask all nodes, step by step, and bring home whatever was answered in time."""
-    starts = _starts(where, asked.directory)
-    patience = LOOK_SECONDS + (slurm.GRANT_SECONDS if isinstance(where, Slurm) else 0)
+    starts = _starts(where, asked.directory, inside=inside)
+    patience = LOOK_SECONDS + (slurm.GRANT_SECONDS if isinstance(where, Slurm) and not inside else 0)
     with Nodes(starts) as nodes:
         facts = {
             node: one.facts

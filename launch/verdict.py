@@ -81,12 +81,14 @@ class Verdict:
         sentence: for a person.
         rank: the one that died first, if one did.
         gist: words that make the sentence needless where a rank has already printed them; empty: the sentence.
+        lost: whether a machine was lost, so that others may do better.
     """
 
     exit_code: int
     sentence: str
     rank: int | None = None
     gist: str = ""
+    lost: bool = False
 
     @property
     def restartable(self) -> bool:
@@ -105,7 +107,8 @@ def decide(evidence: Evidence) -> Verdict:
     if crash:
         return _crashed(evidence, crash)
     if evidence.hang:
-        return Verdict(errors.BUG, f"{evidence.hang.sentence}.", evidence.hang.ranks[0])
+        hang = evidence.hang
+        return Verdict(errors.BUG, f"{hang.sentence}.", hang.ranks[0], lost=hang.machine)
     outcome = evidence.outcome
     if outcome and outcome.status == "preempted":
         where = f"saved at step {outcome.step}" + (f" in {outcome.checkpoint}" if outcome.checkpoint else "")

@@ -25,6 +25,8 @@ from launch.verdict import duration
 # A mirror that is older was left by a launcher that is gone.
 FRESH_SECONDS = 10.0
 EVENTS = 5
+# What is shown of a rank; launchers tell each other more.
+ROW = ("rank", "step", "phase", "silent", "state")
 BLOCKS = "▁▂▃▄▅▆▇█"
 HOME, TO_END_OF_LINE, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -85,7 +87,7 @@ def _ranks(folder: Path) -> Iterator[Rank]:
         mirror = _json(file)
         if protocol.now() - mirror.get("time", 0.0) < FRESH_SECONDS:
             for row in mirror["ranks"]:
-                yield Rank(mirror["host"], **row)
+                yield Rank(mirror["host"], **{name: row[name] for name in ROW})
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from launch.cluster import Hosts
 from launch.lead import Start
 from launch.submission import Submission, inspection
 
+# What the user's own options do not say: a machine that is gone, or behind a cut, is given up within half a minute.
+LIFE_SIGNS = ("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
+
 __all__ = ["cancel", "command", "inspections", "log_command", "render", "starts", "status", "submit"]
 
 
@@ -37,7 +40,7 @@ def _transport(place: Hosts, host: str) -> tuple[str, ...]:
     """Words that run the shell line which follows them on a machine."""
     if place.command is not None:
         return (*(word.replace("{host}", host) for word in place.command), "/bin/sh", "-c")
-    words = ["ssh", "-T", "-o", "BatchMode=yes", *place.options]
+    words = ["ssh", "-T", "-o", "BatchMode=yes", *place.options, *LIFE_SIGNS]
     words += ["-l", place.user] if place.user else []
     words += ["-p", str(place.port)] if place.port else []
     return (*words, "--", host)

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from engine.errors import PreflightError
-from launch.backends.submitted import State, Submitted, ask, demand
+from launch.backends.submitted import State, Submitted, ask, demand, refused
 from launch.cluster import Kubernetes
 from launch.command import GRACE_SECONDS
 from launch.submission import IN_PODS, File, Submission, allowed, common_files
@@ -122,13 +121,14 @@ def submit(submission: Submission) -> str:
     if values:
         secret = {**_head("Secret", "v1", submission), "immutable": True, "stringData": values}
         demand(("kubectl", "create", "-f", "-"), text=json.dumps(secret))
-    try:
-        demand(command(submission))
-    except PreflightError:
-        if values:
-            namespace = _place(submission).namespace
-            ask(("kubectl", "--namespace", namespace, "delete", "secret", submission.name))
-        raise
+    done = ask(command(submission))
+    if done.returncode:
+        # Only what is ours: an object of this name that was there before is somebody's run.
+        made = [line.split()[0] for line in done.stdout.splitlines() if line.endswith(" created")]
+        made += [f"secret/{submission.name}"] if values else []
+        if made:
+            ask(("kubectl", "--namespace", _place(submission).namespace, "delete", *made))
+        refused(command(submission), done)
     return submission.name
 
 

@@ -88,5 +88,7 @@ def log_command(submitted: Submitted, node: int, *, follow: bool) -> tuple[str, 
 
 def _lead(submitted: Submitted) -> int | None:
     """The lead's process, if the number has not passed to another."""
+    if submitted.began is not None:
+        return int(submitted.job) if processes.began(int(submitted.job)) == submitted.began else None
     pid, job = int(submitted.job), str(submitted.submission.there / JOB)
     return pid if job in processes.words(pid) and "lead" in processes.words(pid) else None

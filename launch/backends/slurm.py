@@ -62,10 +62,21 @@ def starts(submission: Submission, attempt: str) -> tuple[Start, ...]:
     """One command for all machines; called inside the job."""
     place = submission.place
     assert isinstance(place, Slurm)
+    words = (*_step(place), *submission.agent("--head", head(), "--attempt", attempt))
+    return (Start(words, tuple(range(place.nodes)), held=False),)
+
+
+def _step(place: Slurm) -> tuple[str, ...]:
+    """Words that run what follows them once on each machine of the job they are said in."""
     words = ["srun", f"--nodes={place.nodes}", "--ntasks-per-node=1", "--export=ALL", "--kill-on-bad-exit=0"]
     words += [f"--cpus-per-task={place.cpus_per_node}"] if place.cpus_per_node else []
-    words += ["--cpu-bind=none", "--wait=0", *submission.agent("--head", head(), "--attempt", attempt)]
-    return (Start(tuple(words), tuple(range(place.nodes)), held=False),)
+    return (*words, "--cpu-bind=none", "--wait=0")
+
+
+def inspections_inside(place: Slurm) -> tuple[Start, ...]:
+    """One command for all machines of the job this is called in."""
+    words = (*_step(place), "/bin/sh", "-c", f"exec {inspection(place.python, None)}")
+    return (Start(words, tuple(range(place.nodes)), held=True),)
 
 
 def inspections(place: Slurm, directory: str) -> tuple[Start, ...]:
@@ -94,13 +105,19 @@ def inspections(place: Slurm, directory: str) -> tuple[Start, ...]:
     return (Start(tuple(words), tuple(range(place.nodes)), held=True),)
 
 
-def head() -> str:
-    """The first machine's address, as the controller knows it; called inside a job."""
+def machines() -> tuple[str, ...]:
+    """The names of the machines of the job this is called in, in the order of their numbers."""
     hosts = demand(("scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", ""))).split()
     if not hosts:
         raise PreflightError("SLURM_JOB_NODELIST names no machine", "the lead runs in a job's batch script")
-    found = re.search(r"NodeAddr=(\S+)", demand(("scontrol", "show", "node", hosts[0])))
-    return found[1] if found else hosts[0]
+    return tuple(hosts)
+
+
+def head() -> str:
+    """The first machine's address, as the controller knows it; called inside a job."""
+    first = machines()[0]
+    found = re.search(r"NodeAddr=(\S+)", demand(("scontrol", "show", "node", first)))
+    return found[1] if found else first
 
 
 def attempt_name() -> str:

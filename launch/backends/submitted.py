@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from pydantic import TypeAdapter
 
@@ -19,7 +19,17 @@ FILE = "submission.json"
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A submission that a place has taken. `job` is the place's name for it, `host` where it was submitted."""
+    """A submission that a place has taken.
+
+    Attributes:
+        number: counts the submissions of the run folder.
+        kind: of place.
+        job: the place's name for it; where the lead is a process, its number.
+        host: where it was submitted.
+        seconds: when, wall clock.
+        folder: the run folder.
+        began: when the process that waits for the run was started, by the kernel's ticks; None: nobody waits.
+    """
 
     number: int
     kind: str
@@ -27,6 +37,7 @@ class Submitted:
     host: str
     seconds: float
     folder: str
+    began: int | None = None
 
     @property
     def submission(self) -> submission.Submission:
@@ -82,6 +93,15 @@ def demand(argv: Sequence[str], text: str = "") -> str:
     """
     done = ask(argv, text)
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise PreflightError(f"{argv[0]} refused: {said}", "mend the cluster file, or the run's place")
+        refused(argv, done)
     return done.stdout.strip()
+
+
+def refused(argv: Sequence[str], done: subprocess.CompletedProcess[str]) -> NoReturn:
+    """Tell that a place's command did not do what it was to.
+
+    Raises:
+        PreflightError: always.
+    """
+    said = " ".join((done.stderr or done.stdout).split())
+    raise PreflightError(f"{argv[0]} refused: {said}", "mend the cluster file, or the run's place")

@@ -14,29 +14,11 @@ from typing import Any
 import pytest
 
 from launch import processes
-from tests.cluster.conftest import ROOT, TEMPER, Wish, until
+from tests.cluster.machines import ROOT, TEMPER, Wish, until
+from tests.cluster.training import alive, losses, rank_process, strategy, temper
 
 pytestmark = pytest.mark.cluster
 TOKEN = "token-0123456789"
-
-
-def temper(*words: str, seconds: float = 500) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TEMPER, *words], cwd=ROOT, capture_output=True, text=True, timeout=seconds)
-
-
-def losses(folder: Path) -> dict[int, float]:
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {record["step"]: record["loss"] for record in records if "loss" in record}
-
-
-def strategy(folder: Path) -> str:
-    return json.loads((folder / "facts.json").read_text())["strategy"]
-
-
-def alive(folder: Path) -> list[str]:
-    """Command lines of processes that still work on a run."""
-    lines = [" ".join(processes.words(row.pid)) for row in processes.table() if row.pid != os.getpid()]
-    return [line for line in lines if str(folder) in line]
 
 
 def test_two_hosts_learn_what_one_learns_and_are_judged(wish: Wish) -> None:
@@ -79,16 +61,6 @@ def started(wish: Wish, name: str) -> tuple[subprocess.Popen[str], Path]:
     metrics = wish.folder / name / "metrics.jsonl"
     until(lambda: metrics.exists() and metrics.read_text().count("\n") > 3, "steps", None, 500)
     return lead, wish.folder / name
-
-
-def rank_process(folder: Path, rank: int) -> int:
-    """The process of a rank, whatever host it is on."""
-    for row in processes.table():
-        here = processes.words(row.pid)
-        if "engine" in here and str(folder) in " ".join(here) and "launch" not in here:
-            if processes.environment(row.pid).get("RANK") == str(rank):
-                return row.pid
-    raise AssertionError(f"rank {rank} is not there")
 
 
 def test_a_killed_rank_is_named_with_its_host(wish: Wish) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from launch import processes
-from tests.cluster.conftest import ROOT, TEMPER, Slurm, Wish, sh
+from tests.cluster.machines import ROOT, TEMPER, Slurm, Wish, sh
 
 pytestmark = pytest.mark.cluster
 

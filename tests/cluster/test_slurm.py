@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import ROOT, TEMPER, Slurm, Wish, until
+from tests.cluster.machines import ROOT, TEMPER, Slurm, Wish, until
 
 pytestmark = pytest.mark.cluster
 
@@ -100,25 +101,108 @@ def losses(folder: Path) -> dict[int, float]:
     return {record["step"]: record["loss"] for record in records if "loss" in record}
 
 
-def test_a_run_out_of_time_is_queued_again_and_ends_as_if_nothing_had_been(slurm: Slurm, wish: Wish) -> None:
-    place = wish.cluster("slurm", nodes=2)
-    folders = {name: wish.folder / name for name in ("cut-in-two", "in-one")}
-    longer = ("--on", str(place), "--set", "train.steps=60")
-    temper(slurm, "submit", str(wish.run("cut-in-two")), *longer)
-    metrics = folders["cut-in-two"] / "metrics.jsonl"
-    logs = folders["cut-in-two"] / "submissions" / "1"
-    until(lambda: metrics.exists() and metrics.read_text().count("\n") > 3, "steps", logs, 500)
-    job = json.loads((folders["cut-in-two"] / "submission.json").read_text())["job"]
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def whole(slurm: Slurm, hosts: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """The losses of a run that nothing happens to."""
+    wish = Wish(tmp_path_factory.mktemp("whole"), hosts)
+    folder = wish.folder / "in-one"
+    cut(slurm, wish, "in-one")
+    until(ended(slurm, folder), "the end", folder / "submissions" / "1", 500)
+    assert verdict(folder)["exit_code"] == 0, told(folder)
+    found = losses(folder)
+    assert sorted(found)[-1] == STEPS
+    return found
+
+
+def cut(slurm: Slurm, wish: Wish, name: str, *words: str, **place: Any) -> str:
+    """Submit a run that is to be cut; returns its job once it steps."""
+    cluster = wish.cluster("slurm", nodes=2, **place)
+    temper(
+        slurm, "submit", str(wish.run(name)), "--on", str(cluster),
+        "--set", f"train.steps={STEPS}", "--set", "checkpoint.every=5", *words,
+    )  # fmt: skip
+    folder = wish.folder / name
+    metrics = folder / "metrics.jsonl"
+    logs = folder / "submissions" / "1"
+    until(lambda: metrics.exists() and metrics.read_text().count("\n") > 7, "steps", logs, 500)
+    return str(json.loads((folder / "submission.json").read_text())["job"])
+
+
+def halves(slurm: Slurm, folder: Path) -> list[int]:
+    """How the starts of a run ended, once the last has."""
+    until(ended(slurm, folder), "the end", folder / "submissions" / "1", 500)
+    files = sorted(folder.glob("nodes/*/verdict.json"), key=lambda file: file.stat().st_mtime)
+    return [json.loads(file.read_text())["exit_code"] for file in files]
+
+
+def preempted(folder: Path) -> int:
+    """The step a run was saved at, once it was."""
+    outcome = folder / "outcome.json"
+    until(
+        lambda: outcome.exists() and "preempted" in outcome.read_text(),
+        "the first half",
+        folder / "submissions" / "1",
+        100,
+    )
+    return int(json.loads(outcome.read_text())["step"])
+
+
+def test_a_run_out_of_time_is_queued_again_and_ends_as_if_nothing_had_been(
+    slurm: Slurm, wish: Wish, whole: dict[int, float]
+) -> None:
+    job, folder = cut(slurm, wish, "cut-in-two"), wish.folder / "cut-in-two"
     # The signal that `#SBATCH --signal=B:USR1@300` asks SLURM for, to the same process.
     slurm.ask("scancel", "--batch", "--signal=USR1", job)
-    outcome = folders["cut-in-two"] / "outcome.json"
-    until(lambda: outcome.exists() and "preempted" in outcome.read_text(), "the first half", logs, 100)
-    stopped = json.loads(outcome.read_text())["step"]
-    until(ended(slurm, folders["cut-in-two"]), "the end", logs, 500)
-    assert stopped < 60, "it was not cut"
-    temper(slurm, "submit", str(wish.run("in-one")), *longer)
-    until(ended(slurm, folders["in-one"]), "the end", folders["in-one"] / "submissions" / "1", 500)
-    halves = [json.loads(file.read_text()) for file in folders["cut-in-two"].glob("nodes/*/verdict.json")]
-    assert sorted(half["exit_code"] for half in halves) == [0, 75], told(folders["cut-in-two"])
-    assert losses(folders["cut-in-two"]) == losses(folders["in-one"])
-    assert sorted(losses(folders["in-one"]))[-1] == 60
+    assert preempted(folder) < STEPS, "it was not cut"
+    assert halves(slurm, folder) == [75, 0], told(folder)
+    assert losses(folder) == whole
+
+
+def test_a_run_that_a_more_urgent_job_displaces_goes_on_after_it(
+    slurm: Slurm, wish: Wish, whole: dict[int, float]
+) -> None:
+    cut(slurm, wish, "displaced", partition="low")
+    folder = wish.folder / "displaced"
+    urgent = slurm.ask(
+        "sbatch", "--parsable", "--partition=high", "--nodes=2", "--wrap=sleep 1", "--output=/dev/null"
+    )
+    assert preempted(folder) < STEPS, "it was not displaced"
+    assert halves(slurm, folder) == [75, 0], told(folder)
+    assert losses(folder) == whole
+    assert "COMPLETED" in slurm.ask("scontrol", "show", "job", urgent)
+
+
+def test_a_node_that_goes_down_costs_the_steps_since_the_last_checkpoint_and_nothing_else(
+    slurm: Slurm, wish: Wish, whole: dict[int, float]
+) -> None:
+    cut(slurm, wish, "felled")
+    folder = wish.folder / "felled"
+    with slurm.fallen(2):
+        slurm.ask("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+        until(
+            lambda: "PENDING" in slurm.ask("squeue", "--noheader", "--format=%T"), "its return to the queue"
+        )
+    assert halves(slurm, folder)[-1] == 0, told(folder)
+    assert losses(folder) == whole
+    first = json.loads((folder / "attempts.jsonl").read_text().splitlines()[-1])
+    assert first["saved_before"] >= 5, "it did not go on from a checkpoint"
+
+
+def test_machines_that_are_not_fit_start_no_rank_and_are_not_given_again(slurm: Slurm, wish: Wish) -> None:
+    folder, place = wish.folder / "unfit", wish.cluster("slurm", nodes=2)
+    nowhere = ("--set", "model.path=/nowhere/model")
+    temper(slurm, "submit", str(wish.run("unfit")), "--on", str(place), *nowhere)
+    until(ended(slurm, folder), "the end", folder / "submissions" / "1", 200)
+    said = verdict(folder)
+    assert said["exit_code"] == 3, told(folder)
+    assert re.match(
+        r"No ranks were started. node 0 \(n1\): /nowhere/model cannot be read: .* \(1 more above\)",
+        said["sentence"],
+    )
+    assert "node 1 (n2): /nowhere/model cannot be read" in told(folder)
+    assert "No ranks were started" in temper(slurm, "status", str(folder))
+    assert not (folder / "metrics.jsonl").exists() and not list(folder.glob("nodes/*/node-*.json"))
+    assert slurm.ask("squeue", "--noheader", "--states=PENDING,RUNNING") == ""

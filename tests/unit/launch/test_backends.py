@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -16,13 +17,16 @@ from click.testing import CliRunner
 
 from engine.config import Run
 from engine.errors import PreflightError, WishError
-from launch import submission
+from launch import processes, reports, submission
 from launch.backends import BACKENDS, hosts, kubernetes, slurm
 from launch.backends.submitted import Submitted, keep
 from launch.cli import temper
 from launch.cluster import KINDS, place
+from launch.lead import Lead, Start
+from launch.node import interface_to
 from launch.submission import Submission
 from launch.submit import composed, demand_devices, shown, written
+from launch.verdict import Verdict
 
 ROOT = Path(__file__).parents[3]
 PYTHON = "/env/bin/python"
@@ -90,6 +94,8 @@ def test_ssh_is_given_one_line_a_host() -> None:
         "BatchMode=yes",
         "-i",
         "key",
+        # After the user's own: of each option ssh takes the first it is given.
+        *hosts.LIFE_SIGNS,
         "-l",
         "me",
         "-p",
@@ -274,13 +280,15 @@ def test_the_verbs_refuse_a_folder_without_a_submission() -> None:
 
 
 @pytest.mark.parametrize(("refused", "asked"), [("manifest", 3), ("-", 1), ("nothing", 2)])
-def test_a_secret_does_not_outlive_a_refusal(
+def test_what_was_made_does_not_outlive_a_refusal(
     refused: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "bin" / "kubectl"
     tool.parent.mkdir()
     tool.write_text(
-        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\ncase "$*" in "create -f "*{refused}*) exit 1;; esac\n'
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n'
+        'case "$*" in "create -f "*manifest*) echo configmap/a created;; esac\n'
+        f'case "$*" in "create -f "*{refused}*) exit 1;; esac\n'
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
@@ -293,8 +301,48 @@ def test_a_secret_does_not_outlive_a_refusal(
         assert refused != "nothing"
     lines = (tmp_path / "asked").read_text().splitlines()
     assert len(lines) == asked and "s3cret" not in "".join(lines)
-    deleted = f"--namespace {job.place.namespace} delete secret {job.name}"  # type: ignore[union-attr]
+    # The Service and the Job were there before or never came to be: they are not this submission's to delete.
+    deleted = f"--namespace {job.place.namespace} delete configmap/a secret/{job.name}"  # type: ignore[union-attr]
     assert (deleted in lines) == (refused == "manifest")
+
+
+def test_a_run_that_somebody_waits_for_is_known_by_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = made(kind="hosts", hosts=["n1", "n2"], python=PYTHON)
+    mine = processes.began(os.getpid())
+    waited = Submitted(1, "hosts", str(os.getpid()), socket.gethostname(), 1.0, "runs/a b", mine)
+    assert hosts.status(waited).word == "running"
+    assert hosts.status(replace(waited, began=mine - 1)).word == "ended"  # type: ignore[operator]
+    # One that ran elsewhere has ended once its verdict is on the disk.
+    keep(replace(waited, host="elsewhere", seconds=0.0))
+    with pytest.raises(WishError, match="may still be running"):
+        written(job)
+    reports.conclude(reports.Attempt(job.launch.folder, "7-0", 0.0), Verdict(0, "Finished."), job.launch.logs)
+    written(job)
+
+
+def test_a_lead_on_a_full_disk_still_knows_which_node_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = made(kind="hosts", hosts=["n1", "n2"], python=PYTHON)
+    # No folder can be made where a file is, as on a disk without room.
+    (job.launch.folder / reports.FOLDER).parent.mkdir(parents=True)
+    (job.launch.folder / reports.FOLDER).write_text("")
+    work = Lead(job, "7-0")
+    verdict = work.run([Start(("false",), (0,), held=True), Start(("sh", "-c", "exit 255"), (1,), held=True)])
+    assert verdict.exit_code == 1 and re.match(
+        r"Node [01] \(n[12]\) was lost before the first step", verdict.sentence
+    )
+
+
+def test_a_broken_ssh_is_told_from_an_agent_that_vanished() -> None:
+    for command, how in ((None, "its ssh connection ended"), (["way"], "its agent ended with code 255")):
+        job = made(kind="hosts", hosts=["n1"], python=PYTHON, command=command)
+        verdict = Lead(job, f"7-{command}").run([Start(("sh", "-c", "exit 255"), (0,), held=True)])
+        assert how in verdict.sentence and verdict.exit_code == 1
+
+
+def test_the_interface_to_an_address_of_either_kind() -> None:
+    assert interface_to("127.0.0.1") == "lo"
+    if Path("/proc/net/if_inet6").is_file() and " lo\n" in Path("/proc/net/if_inet6").read_text():
+        assert interface_to("::1") == "lo"
 
 
 def test_devices_of_the_examples() -> None:
