@@ -21,7 +21,18 @@ STACKS_SIGNAL = signal.SIGUSR2
 
 STEP_PHASES = ("data", "agree", "forward", "backward", "optimizer", "log")
 """What every optimizer step goes through, in this order; `agree` waits for the other ranks' token counts."""
-PHASES = ("start", "prepare", "model", "resume", *STEP_PHASES, "validate", "evaluate", "save", "finish")
+PHASES = (
+    "start",
+    "prepare",
+    "model",
+    "rehearse",
+    "resume",
+    *STEP_PHASES,
+    "validate",
+    "evaluate",
+    "save",
+    "finish",
+)
 _NUMBER = {phase: number for number, phase in enumerate(PHASES)}
 
 # The page, in words of eight bytes: four integers, one time, the last steps' seconds, then two numbers a phase.

@@ -68,12 +68,27 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Lighter:
+    """Settings that leave the result alone (`words`, as on the command line), and the bytes a GPU must have then."""
+
+    words: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
-    """Bytes of tensors on one GPU at their most, as planned before the start; `phase` is when, `terms` what of."""
+    """Bytes of tensors on one GPU at their most, as planned before the start; `phase` is when, `terms` what of.
+
+    Attributes:
+        total: bytes the GPU must have, tensors and what lies beside them; 0 in files of earlier versions.
+        changes: what would need less, the fewest settings first, and of as many the largest.
+    """
 
     size: int
     phase: str
     terms: dict[str, int]
+    total: int = 0
+    changes: tuple[Lighter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +142,9 @@ def read_prediction(folder: Path) -> Prediction | None:
     path = folder / PLAN
     if not path.is_file():
         return None
-    return Prediction(**json.loads(path.read_text(encoding="utf-8")))
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    changes = tuple(Lighter(**change) for change in plan.pop("changes", ()))
+    return Prediction(**plan, changes=changes)
 
 
 def write_crash(folder: Path, crash: Crash) -> None:

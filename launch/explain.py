@@ -21,6 +21,7 @@ SPENT_ON = {
     "start": "start",
     "prepare": "start",
     "model": "start",
+    "rehearse": "start",
     "resume": "start",
     "data": "data",
     "agree": "train",
@@ -38,7 +39,7 @@ KINDS = {
     "data": "waiting for batches",
     "evaluate": "validation and pass@k",
     "save": "checkpoints and final weights",
-    "start": "starting ranks, reading data and weights, ending",
+    "start": "starting ranks, reading data and weights, rehearsing, ending",
     "redone": "steps an attempt took and lost",
     "idle": "between attempts",
 }

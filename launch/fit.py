@@ -74,6 +74,21 @@ def nearest(changes: Sequence[Change]) -> list[Change]:
     return sorted(best.values(), key=lambda change: (len(change.overrides), -(change.tokens_per_second or 0)))
 
 
+def lighter(run: Run, model: Architecture, *, at_most: int = 2) -> list[Change]:
+    """Every way to run that needs less of a GPU than the Run does and differs in few settings, whatever the GPU.
+
+    The fewest settings come first, and of as many the way that needs most: the mildest change.
+    """
+    now = estimate(job(run, model)).total
+    found = [
+        Change(changed, memory, None)
+        for one in _variants(run)
+        if 0 < len(changed := _difference(run, one)) <= at_most
+        and (memory := estimate(job(one, model))).total < now
+    ]
+    return sorted(found, key=lambda change: (len(change.overrides), -change.memory.total))
+
+
 def _variants(run: Run) -> Iterator[Run]:
     ranks = run.parallel.processes
     share = run.train.global_batch * run.parallel.sequence // ranks

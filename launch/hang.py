@@ -18,7 +18,7 @@ CUT_SECONDS = 20.0
 # A phase may take this many times the longest it has taken in this attempt.
 LONGEST_TIMES = 10.0
 # Tokenising a corpus, fetching weights or sampling a benchmark may take hours, in which a rank has nothing to say.
-LONG_PHASES = ("start", "prepare", "model", "resume", "evaluate")
+LONG_PHASES = ("start", "prepare", "model", "rehearse", "resume", "evaluate")
 COLLECTIVE = "torch/distributed/"
 STATES = {
     "T": "stopped (state T)",

@@ -12,7 +12,7 @@ from engine.errors import WishError
 from launch.architecture import Architecture, architecture
 from launch.command import LaunchPlan
 from launch.cost import Extent, Measured, Pace, extent, measured, pace
-from launch.fit import METHODS, STRATEGIES, Change, fits, search
+from launch.fit import METHODS, STRATEGIES, Change, fits, lighter, search
 from launch.hardware import NO_BF16, Cluster
 from launch.memory import Memory, estimate
 from launch.states import MASTER, counts, job, optimizer_bytes, weight_width
@@ -216,8 +216,11 @@ def leave_prediction(run: Run) -> None:
         if run.data is None or run.parallel.device == "cpu":
             return
         try:
-            memory = estimate(job(run, architecture(run)))
+            model = architecture(run)
+            memory = estimate(job(run, model))
         except WishError:
             return
         terms = {term.name: term.size for term in memory.terms}
-        protocol.write_prediction(run.folder, protocol.Prediction(memory.tensors, memory.phase, terms))
+        changes = tuple(protocol.Lighter(change.words, change.memory.total) for change in lighter(run, model))
+        plan = protocol.Prediction(memory.tensors, memory.phase, terms, memory.total, changes)
+        protocol.write_prediction(run.folder, plan)

@@ -2,7 +2,7 @@
 
 from engine.config.deepspeed import STAGES, deepspeed_settings
 from engine.config.load import Loaded, dump, load, schema, show
-from engine.config.rules import Finding, check, demand
+from engine.config.rules import LOGGED, Finding, check, demand
 from engine.config.run import Run
 from engine.config.sections import (
     Adapter,
@@ -21,6 +21,7 @@ from engine.config.shape import ModelShape, shape
 from engine.config.train import Train
 
 __all__ = [
+    "LOGGED",
     "STAGES",
     "Adapter",
     "Checkpoint",

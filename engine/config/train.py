@@ -58,3 +58,6 @@ class Train(Section):
     """Stop after this many measurements of `checkpoint.metric` without improvement; 0 turns it off."""
     deterministic: bool = True
     """Ask torch for deterministic algorithms, so that a resumed run has the same loss bits."""
+    rehearse: Literal["auto", "always", "never"] = "auto"
+    """Run the worst case once before step 1 (largest micro-batch, optimizer step, in-loop generation, save): what would
+    run out of memory or disk later ends at once, and nothing of it stays. `auto`: on CUDA."""

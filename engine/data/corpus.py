@@ -65,6 +65,15 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def trained_counts(self) -> np.ndarray:
+        """The most trained tokens each sample can have, int64: code that is cut trains all but its beginning."""
+        if not len(self):
+            return np.empty(0, dtype=np.int64)
+        if self.infill is not None:
+            return self.lengths - 1
+        return np.add.reduceat(self.trained, self.offsets[:-1], dtype=np.int64)
+
     def plain(self, row: int) -> Encoded:
         """A sample as it stands in its file, left to right."""
         part = slice(self.offsets[row], self.offsets[row + 1])

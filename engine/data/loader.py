@@ -127,6 +127,47 @@ class Loader:
         rows = [self.row(index) for index in range(first, first + share.rows)]
         return share.batches(rows, pad_id=self._pad_id, max_length=self._max_length)
 
+    def largest(self) -> Batch:
+        """A micro-batch that none of the stream exceeds: as many tokens as its longest rows have, cut into as many
+        samples, and as many of them trained as in those rows that train most, in other columns in each row."""
+        plan, most = self.plan(0), min(self._share.micro_batch, len(self.plan(0)))
+        members, starts = plan.packing.members, plan.packing.offsets[:-1]
+        rooms = self.lengths(plan.order)
+        tokens = np.add.reduceat(rooms[members], starts)
+        trained = np.add.reduceat(self._trained(plan.order)[members], starts)
+        chosen = np.lexsort((np.diff(plan.packing.offsets), tokens))[::-1][:most]
+        parts = [rooms[plan.packing.row(row)] for row in chosen]
+        longest = max(int(corpus.lengths.max(initial=0)) for corpus in self._corpora)
+        if longest > parts[0].sum():
+            parts[0] = np.array([longest])  # a later epoch has it
+        counts = np.sort(trained)[::-1][:most]
+        rows = [
+            self._filled(part, int(count), int(counts[:at].sum()))
+            for at, (part, count) in enumerate(zip(parts, counts, strict=True))
+        ]
+        rows += rows[:1] * (self._share.micro_batch - most)
+        [batch] = self._share.batches(rows, pad_id=self._pad_id, max_length=self._max_length)
+        return batch
+
+    def _trained(self, order: Order) -> np.ndarray:
+        """The most trained tokens each sample of an epoch can have."""
+        counts = np.empty(len(order.rows), dtype=np.int64)
+        for source, corpus in enumerate(self._corpora):
+            here = order.sources == source
+            counts[here] = corpus.trained_counts[order.rows[here]]
+        return counts
+
+    def _filled(self, parts: np.ndarray, trained: int, shift: int) -> list[Encoded]:
+        """A row of samples of these lengths, of the data's tokens, `trained` of them trained, from column `shift`."""
+        total = int(parts.sum())
+        mask = np.roll(np.arange(total) < trained, shift % total)
+        ids = np.resize(max(self._corpora, key=lambda corpus: len(corpus.tokens)).tokens[:total], total)
+        ends = np.cumsum(parts)
+        return [
+            Encoded("rehearsal", ids[end - part : end], mask[end - part : end])
+            for part, end in zip(parts, ends, strict=True)
+        ]
+
     def row(self, index: int) -> list[Encoded]:
         """Row `index` of the stream; empty past the end of the run."""
         if self._rows is not None and index >= self._rows:

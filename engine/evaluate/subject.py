@@ -19,11 +19,11 @@ from engine.evaluate.job import Settings
 from engine.evaluate.libraries import Missing, judged, missing
 from engine.evaluate.origin import Origin
 from engine.evaluate.question import bare, continuation, opening, questions
-from engine.evaluate.run import Generator, Progress, evaluate
+from engine.evaluate.run import Generator, Progress, evaluate, plan
 from engine.evaluate.shots import Shot, shots
 from engine.evaluate.summary import Summary
 from engine.evaluate.task import Ask, Task
-from engine.generate import Endpoint, Generation, Request, ask_server, generate
+from engine.generate import Endpoint, Generation, Request, ask_server, generate, rehearse
 
 
 def evaluate_run(
@@ -122,22 +122,25 @@ def _served(run: Run, examples: Sequence[Shot], *, base: bool) -> _Subject:
     return _Subject(endpoint.name, partial(ask_server, endpoint), ask, chat, ending="-server")
 
 
-def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float]]:
-    """In-training evaluation for the loop: (whole model, tokenizer, step) to metrics, the same on every rank."""
-    wish = run.evaluate
-    assert wish.benchmark is not None, "the rules demand a benchmark"
-    tasks = find(wish.benchmark).load(wish.data, split="validation", limit=wish.in_loop_limit)
-    lacking = _lacking(tasks, run, world)
-    tasks = judged(tasks, lacking)
-    origin = Origin.of(wish.benchmark, wish.data)
-    examples = shots(wish, tasks)
+@dataclass(frozen=True, slots=True)
+class InLoop:
+    """In-training evaluation for the loop; the same tasks, asked of whatever model it is given."""
 
-    def judge(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
-        ask, chat = questions(run, tokenizer, examples)
+    run: Run
+    world: World
+    tasks: Sequence[Task]
+    lacking: Missing
+    examples: Sequence[Shot]
+    origin: Origin
+
+    def __call__(self, model: Any, tokenizer: Any, step: int) -> dict[str, float]:
+        """Metrics of a whole model (a collective); the same on every rank."""
+        run, world = self.run, self.world
+        ask, chat = questions(run, tokenizer, self.examples)
         summary = evaluate(
-            tasks,
-            str(wish.benchmark),
-            Settings.of(run, model=f"{run.output} step {step}", shots=examples, in_loop=True),
+            self.tasks,
+            str(run.evaluate.benchmark),
+            self._settings(f"{run.output} step {step}"),
             generator=_generator(run, world, lambda: model, tokenizer),
             folder=run.folder / protocol.EVALUATIONS / protocol.IN_LOOP / f"step-{step:06d}",
             rank=world.rank,
@@ -145,12 +148,30 @@ def in_loop(run: Run, world: World) -> Callable[[Any, Any, int], dict[str, float
             barrier=world.barrier,
             ask=ask,
             chat=chat,
-            not_judged=lacking,
-            origin=origin,
+            not_judged=self.lacking,
+            origin=self.origin,
         )
         return world.share(summary.metrics() if summary is not None else None)
 
-    return judge
+    def rehearse(self, model: Any, tokenizer: Any) -> None:
+        """Take the memory of this rank's largest batch of samples; nothing is executed."""
+        ask, _ = questions(self.run, tokenizer, self.examples)
+        items = plan(self.tasks, self._settings("rehearsal"), ask)[self.world.rank :: self.world.size]
+        requests = [item.request for item in items]
+        rehearse(model, tokenizer, requests, batch=self.run.evaluate.batch, device=self.world.device)
+
+    def _settings(self, name: str) -> Settings:
+        return Settings.of(self.run, model=name, shots=self.examples, in_loop=True)
+
+
+def in_loop(run: Run, world: World) -> InLoop:
+    """In-training evaluation of a Run's benchmark (a collective)."""
+    wish = run.evaluate
+    assert wish.benchmark is not None, "the rules demand a benchmark"
+    tasks = find(wish.benchmark).load(wish.data, split="validation", limit=wish.in_loop_limit)
+    lacking = _lacking(tasks, run, world)
+    tasks = judged(tasks, lacking)
+    return InLoop(run, world, tasks, lacking, shots(wish, tasks), Origin.of(wish.benchmark, wish.data))
 
 
 def _weights(

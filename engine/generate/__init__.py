@@ -11,7 +11,7 @@ from engine.generate.server import generate as ask_server
 from engine.generate.thinking import AUTO, Thinking
 
 if TYPE_CHECKING:
-    from engine.generate.local import generate
+    from engine.generate.local import generate, rehearse
 
 __all__ = [
     "AUTO",
@@ -25,14 +25,15 @@ __all__ = [
     "extract",
     "generate",
     "parsed",
+    "rehearse",
     "sample_seed",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # `generate` needs torch; scoring samples that exist already must not wait for it.
-    if name == "generate":
-        from engine.generate.local import generate
+    # These need torch; scoring samples that exist already must not wait for it.
+    if name in ("generate", "rehearse"):
+        from engine.generate import local
 
-        return generate
+        return getattr(local, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,8 @@ from engine.generate.text import Codec, Stops
 
 # Finished rows are carried along until they are this share of the batch: taking them out copies the cache.
 _LEAVE_AT = 1 / 8
+# Tokens a row takes in one go where only memory is asked for: few beside a prompt's, so that they are not the peak.
+_STRIDE = 16
 
 
 def generate(
@@ -53,6 +55,39 @@ def generate(
             _decode([row for row in rows if row.limit > 0], forward, place)
             for row in rows:
                 yield _generation(row, codec)
+
+
+@torch.inference_mode()
+def rehearse(
+    model: Any, tokenizer: Any, requests: Sequence[Request], *, batch: int, device: torch.device | str
+) -> None:
+    """Take the memory of `generate` at its most: the batch of the longest prompts, every answer of full length.
+
+    Args:
+        model: as `generate` takes it, and the rest too.
+
+    Raises:
+        TemperError: the model's logits are not finite.
+    """
+    place = torch.device(device)
+    codec = Codec(tokenizer, _ends(model, tokenizer))
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    ordered = sorted(requests, key=lambda r: (-len(codec.encode(r.prompt)), r.prompt))
+    rows = [row for row in (_row(request, codec, room) for request in ordered[:batch]) if row.limit > 0]
+    if not rows:
+        return
+    forward, longest = _Forward(model, room), max(row.limit for row in rows)
+    with _evaluating(model):
+        logits, cache, mask = _read_prompts(rows, forward, place)
+        lengths = torch.tensor([len(row.prompt) for row in rows], device=place)[:, None]
+        for position in range(0, longest - 1, _STRIDE):
+            count = min(_STRIDE, longest - 1 - position)
+            if mask is not None:
+                mask = torch.cat([mask, mask.new_ones(len(rows), count)], dim=1)
+            places = lengths + torch.arange(position, position + count, device=place)
+            logits, cache = forward(torch.zeros_like(places), mask, places, cache)
+        sampling, seeds = [row.request.sampling for row in rows], [row.request.seed for row in rows]
+        draw(logits, rule(sampling, seeds, positions=longest, device=place), longest - 1)
 
 
 @dataclass(slots=True)

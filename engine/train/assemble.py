@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -45,8 +45,16 @@ ENGINES: dict[str, Callable[[Any, Run, World], Engine]] = {
     "zero3": Zero,
     "fsdp2": Fsdp,
 }
-Evaluation = Callable[[Any, Any, int], dict[str, float]]
-"""(whole model, tokenizer, step) to metrics such as `pass@1`: handed in, since the loop knows no benchmark."""
+
+
+class Evaluation(Protocol):
+    """In-loop evaluation: handed in, since the loop knows no benchmark."""
+
+    def __call__(self, model: Any, tokenizer: Any, step: int) -> dict[str, float]:
+        """Metrics such as `pass@1` of a whole model, the same on every rank."""
+
+    def rehearse(self, model: Any, tokenizer: Any) -> None:
+        """Take the memory that a call takes at its most, without judging anything."""
 
 
 @dataclass(slots=True)

@@ -55,6 +55,12 @@ class Engine(Protocol):
     def restore(self, saved: Saved) -> None:
         """Take from all ranks' pieces what this one holds; ranks and strategy may be others than then."""
 
+    def rehearsing(self, micro_batches: int) -> AbstractContextManager[Any]:
+        """Context of one step of that many micro-batches, at rate 0 and with gradients of zero, before any other.
+
+        Afterwards weights, optimizer, counters and loss scale are, to the bit, what they were.
+        """
+
     @property
     def scaling(self) -> dict[str, Any]:
         """State of the fp16 loss scale, in plain numbers; the same on all ranks."""

@@ -18,7 +18,7 @@ from engine.config import Run
 from engine.dist import World
 from engine.model import DTYPES
 from engine.train.engine import Update, whole_copy
-from engine.train.optim import build_optimizer, flat_state, put_state, set_learning_rate, shaped_state
+from engine.train.optim import build_optimizer, flat_state, put_state, set_learning_rate, shaped_state, undone
 
 
 class Fsdp:
@@ -111,6 +111,10 @@ class Fsdp:
                     for key, value in shaped_state(piece, local).items()
                 }
         put_state(self.optimizer, state)
+
+    def rehearsing(self, micro_batches: int) -> Any:
+        """See `Engine.rehearsing`."""
+        return undone(self.optimizer)
 
     @property
     def scaling(self) -> dict[str, Any]:

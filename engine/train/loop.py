@@ -21,6 +21,7 @@ from engine.heartbeat import Where
 from engine.track import Progress, memory, memory_bytes
 from engine.train.assemble import Evaluation, Job, assemble
 from engine.train.performance import tell_performance
+from engine.train.rehearsal import rehearse, rehearses
 from engine.train.step import StepResult, take_step
 from engine.train.stop import listen
 
@@ -43,6 +44,7 @@ def train(
         where: told what this rank is doing, for its crash file and heartbeat.
 
     Raises:
+        PreflightError: the rehearsal ran out of memory or disk.
         Preempted: a signal asked to stop; the state is saved.
         Stopped: the run cannot go on (loss not finite, disk full).
         WishError: something in the Run cannot be met.
@@ -51,6 +53,8 @@ def train(
     with listen() as asked:
         job = assemble(run, world, where or Where(), benchmark_texts)
         job.evaluate = evaluate
+        if rehearses(run, world):
+            rehearse(job)
         _resume(job)
         status = "early_stopped" if _waited_enough(job) else "finished"
         saved = job.progress.step if job.progress.step else -1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -77,6 +78,36 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
     """Write the rate into every group of a torch-like optimizer."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+@contextlib.contextmanager
+def undone(optimizer: Any) -> Iterator[None]:
+    """Steps in this block, at rate 0 and on gradients of zero, leave an optimizer that has no state yet as it was."""
+    assert not any(optimizer.state.values()), "trained state would be taken away"
+    rates = [group["lr"] for group in optimizer.param_groups]
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        _forget(optimizer)
+
+
+def _forget(optimizer: Any) -> None:
+    states = list(optimizer.state.values())
+    paged = any(getattr(value, "is_paged", False) for state in states for value in state.values())
+    if not paged:
+        optimizer.state.clear()
+        if hasattr(optimizer, "initialized"):
+            optimizer.initialized = False  # bitsandbytes' word for a first step that is over
+        return
+    # bitsandbytes never gives pages back: they are emptied, as they were when they were made, and used again.
+    torch.cuda.synchronize()
+    for state in states:
+        for key, value in state.items():
+            if spread(value) and not key.startswith("qmap"):
+                value.zero_()
+        state["step"] = 0
 
 
 def flat_state(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from engine.checkpoint import Piece, Saved
 from engine.config import Run
 from engine.dist import World
 from engine.train.engine import Update
-from engine.train.optim import build_optimizer, flat_state, put_state, set_learning_rate, shaped_state
+from engine.train.optim import build_optimizer, flat_state, put_state, set_learning_rate, shaped_state, undone
 
 FIRST_SCALE, STEPS_TO_GROW = 2.0**16, 2000
 
@@ -117,6 +117,14 @@ class Replica:
         self.scale = saved.scaling.get("scale", self.scale)
         self.steps_at_scale = saved.scaling.get("steps_at_scale", self.steps_at_scale)
         self._publish()
+
+    @contextlib.contextmanager
+    def rehearsing(self, micro_batches: int) -> Iterator[None]:
+        """See `Engine.rehearsing`."""
+        scaling = (self.scale, self.steps_at_scale)
+        with undone(self.optimizer):
+            yield
+        self.scale, self.steps_at_scale = scaling
 
     @property
     def scaling(self) -> dict[str, Any]:

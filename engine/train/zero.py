@@ -14,7 +14,9 @@ from engine.checkpoint import Piece, Saved, divisible, indivisible, spread
 from engine.config import STAGES, Run
 from engine.dist import World
 from engine.train.engine import Update, whole_copy
-from engine.train.optim import build_optimizer, flat_state, set_learning_rate
+from engine.train.optim import build_optimizer, flat_state, set_learning_rate, undone
+
+COUNTS = ("micro_steps", "global_steps", "global_samples", "skipped_steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +165,25 @@ class Zero:
             if state:
                 self.deepspeed.optimizer.optimizer.state[part.flat] = state
         self._publish()
-        scaler = getattr(self.deepspeed.optimizer, "loss_scaler", None)
-        if scaler is not None:
-            for key in saved.scaling.keys() & vars(scaler).keys():
-                setattr(scaler, key, saved.scaling[key])
+        self._rescale(saved.scaling)
+
+    @contextlib.contextmanager
+    def rehearsing(self, micro_batches: int) -> Iterator[None]:
+        """See `Engine.rehearsing`. DeepSpeed steps when its own count of micro-batches says so."""
+        engine, optimizer, scaling = self.deepspeed, self.deepspeed.optimizer, self.scaling
+        counts = {name: getattr(engine, name) for name in COUNTS}
+        engine.micro_steps = engine.gradient_accumulation_steps() - micro_batches
+        with undone(optimizer.optimizer):
+            yield
+        for name, count in counts.items():
+            setattr(engine, name, count)
+        self._rescale(scaling)
+        if self.stage < 3:
+            # Each weight has a view of its part of the state; the next step is to make them anew.
+            optimizer._hp_optimizer_states_linked = False
+            for parameter in self.model.parameters():
+                if getattr(parameter, "_hp_mapping", None) is not None:
+                    parameter._hp_mapping.optim_fragment = None
 
     @property
     def scaling(self) -> dict[str, Any]:
@@ -234,6 +251,11 @@ class Zero:
             k: v.to(device, copy=True) if isinstance(v, Tensor) and not spread(v) else v
             for k, v in state.items()
         }
+
+    def _rescale(self, scaling: dict[str, Any]) -> None:
+        scaler = getattr(self.deepspeed.optimizer, "loss_scaler", None)
+        for key in scaling.keys() & vars(scaler).keys() if scaler is not None else ():
+            setattr(scaler, key, scaling[key])
 
     def _publish(self) -> None:
         """Bring the weights that compute up to their fp32 masters, on all ranks."""
