@@ -44,6 +44,8 @@ PLANS, CHECKS = 20, 3
 EVERY = 10
 PACKAGES = ("torch", "accelerate", "deepspeed")
 PLAN_BAR, CHECK_BAR = 0.5, 30.0
+# torch's ProcessGroupNCCL.hpp (kProcessGroupNCCLDefaultTimeout) and distributed/constants.py; torchrun sets no other.
+TORCH_LIMITS = "10 minutes (NCCL), 30 (gloo)"
 # The same process as `temper plan`, which says at its end whether torch came in.
 TORCH = "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); "
 PLAN = "from launch.cli import main; sys.argv[:] = ['temper', 'plan', *sys.argv[1:]]; main()"
@@ -114,20 +116,9 @@ def hang(wish: Wish, name: str, how: str) -> Row:
     return Row(
         f"a rank of the second host {how}: named on the first after",
         f"{took:.1f} s",
-        f"bar: three steps ({step:.2f} s each) and 5 s: {bar:.1f} s; by torch's own limit: {limits()}",
+        f"bar: three steps ({step:.2f} s each) and 5 s: {bar:.1f} s; torch's own limit of a collective: {TORCH_LIMITS}",
         took < bar,
     )
-
-
-def limits() -> str:
-    """How long plain torchrun waits for a collective, as torch has it."""
-    said = (
-        "from torch.distributed import constants as c; print(c.default_pg_nccl_timeout, c.default_pg_timeout)"
-    )
-    words = [sys.executable, "-W", "ignore", "-c", said]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    nccl, gloo = done.stdout.split()
-    return f"{nccl} (NCCL), {gloo} (gloo)"
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -54,16 +54,28 @@ def search(run: Run, model: Architecture, cluster: Cluster) -> list[Change]:
     """Every way to run that fits and leaves the result as it is, the fastest first.
 
     Where no speed is estimated, the fewest changes come first.
-    Tried: strategy, offload, rows at a time, activation checkpointing. Global batch, length and precision stay.
+    Tried: strategy, offload, rows at a time, activation checkpointing; and where none of these is enough, ranks that
+    share rows. Global batch, length and precision stay.
     """
-    ranks = run.parallel.processes
-    found = [
-        Change(_difference(run, one), memory, speed.tokens_per_second if speed else None)
-        for one in _variants(run)
-        if fits(memory := estimate(work := job(one, model)), cluster, ranks)
-        for speed in [pace(work, cluster)]
-    ]
+    found = list(_fitting(run, _variants(run), model, cluster))
+    if not found:
+        sizes = [size for size in range(2, run.parallel.processes + 1) if model.shape.heads % size == 0]
+        shared = (_sharing(run, size) for size in sizes if size != run.parallel.sequence)
+        found = list(_fitting(run, (one for each in shared for one in _variants(each)), model, cluster))
     return sorted(found, key=lambda change: (-(change.tokens_per_second or 0), len(change.overrides)))
+
+
+def _fitting(run: Run, ways: Iterable[Run], model: Architecture, cluster: Cluster) -> Iterator[Change]:
+    for one in ways:
+        work = job(one, model)
+        memory = estimate(work)
+        if fits(memory, cluster, run.parallel.processes):
+            speed = pace(work, cluster)
+            yield Change(_difference(run, one), memory, speed.tokens_per_second if speed else None)
+
+
+def _sharing(run: Run, size: int) -> Run:
+    return run.model_copy(update={"parallel": run.parallel.model_copy(update={"sequence": size})})
 
 
 def nearest(changes: Sequence[Change]) -> list[Change]:
@@ -116,6 +128,7 @@ def _difference(run: Run, other: Run) -> tuple[tuple[str, Any], ...]:
         ("parallel", "strategy"),
         ("parallel", "offload_optimizer"),
         ("parallel", "offload_parameters"),
+        ("parallel", "sequence"),
         ("train", "micro_batch"),
         ("model", "activation_checkpointing"),
     )

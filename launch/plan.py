@@ -216,8 +216,8 @@ def _verdict(found: Outlook) -> Iterator[str]:
     else:
         yield f"it does not fit: {need} of {have} on {place.name}; most is {found.memory.binding.name}"
     if not found.changes:
-        yield "no strategy, offload, micro-batch or activation checkpointing makes it fit: use a smaller method"
-        yield "(lora, qlora), a shorter data.max_length, or more GPUs"
+        yield "no strategy, offload, micro-batch, activation checkpointing or ranks that share rows make it fit:"
+        yield "use a smaller method (lora, qlora), a shorter data.max_length, or more GPUs"
         return
     yield "nearest changes that fit:"
     for number, change in enumerate(nearest(found.changes)[:NEAREST], 1):

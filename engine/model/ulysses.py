@@ -109,23 +109,17 @@ class Ulysses:
         # Key heads that can be dealt out to all ranks; it divides the query heads, as both its factors do.
         shared = lcm(key.shape[1], self.size)
         key, value = (x.repeat_interleave(shared // x.shape[1], dim=1) for x in (key, value))
-        query, key, value = self._gather_tokens(query, key, value)
-        rows = [
-            torch.cat(
-                [
-                    causal(
-                        *(x[row : row + 1, :, start:end] for x in (query, key, value)),
-                        window=options.get("sliding_window"),
-                        dropout_p=options.get("dropout", 0.0),
-                        scale=options.get("scaling"),
-                    )
-                    for start, end in samples
-                ],
-                dim=2,
-            )
-            for row, samples in enumerate(self._samples)
-        ]
-        return self._gather_heads(torch.cat(rows), heads), None
+        whole = self._gather_tokens(query, key, value)
+        wish = {"dropout_p": options.get("dropout", 0.0), "scale": options.get("scaling")}
+        return self._gather_heads(self._by_sample(whole, options.get("sliding_window"), wish), heads), None
+
+    def _by_sample(self, whole: list[Tensor], window: int | None, wish: dict[str, Any]) -> Tensor:
+        """Attention of whole rows: of each row's samples, one after another."""
+        rows = []
+        for row, samples in enumerate(self._samples or []):
+            pieces = ([x[row : row + 1, :, start:end] for x in whole] for start, end in samples)
+            rows.append(_joined([causal(*piece, window=window, **wish) for piece in pieces], 2))
+        return _joined(rows, 0)
 
     def _gather_tokens(self, *parts: Tensor) -> list[Tensor]:
         """Tensors [rows, heads, tokens / size, width] to [rows, heads / size, tokens, width], in one exchange."""
@@ -182,7 +176,7 @@ def causal(query: Tensor, key: Tensor, value: Tensor, *, window: int | None, **o
         mask = (seen <= at) & (seen > at - window)
         inputs = (query[:, :, start:end], key[:, :, first:end], value[:, :, first:end])
         outputs.append(_attend(*inputs, attn_mask=mask, **options))
-    return torch.cat(outputs, dim=2)
+    return _joined(outputs, 2)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
@@ -193,6 +187,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor
     if groups > 1 and alone:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     return scaled_dot_product_attention(query, key, value, enable_gqa=groups > 1 and not alone, **options)
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def _samples(whole: Tensor) -> Samples:

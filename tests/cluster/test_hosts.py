@@ -79,10 +79,14 @@ def test_a_killed_rank_is_named_with_its_host(wish: Wish) -> None:
 
 def test_an_interrupted_run_is_saved_on_all_hosts(wish: Wish) -> None:
     lead, folder = started(wish, "interrupted")
+    assert temper("status", str(folder)).stdout.startswith(f"running: process {lead.pid} on ")
+    assert "strategy in force" in temper("logs", str(folder)).stdout
     lead.send_signal(signal.SIGINT)
     _, said = lead.communicate(timeout=120)
     assert lead.returncode == 75, said
     assert "Stopped as asked, saved at step" in said and alive(folder) == []
+    assert temper("status", str(folder)).stdout.startswith("ended")
+    assert temper("cancel", str(folder)).stdout == "it has ended already\n"
 
 
 def test_a_submitted_run_goes_on_in_the_background_until_cancelled(wish: Wish) -> None:

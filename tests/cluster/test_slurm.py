@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.machines import ROOT, TEMPER, Slurm, Wish, until
+from tests.cluster.machines import ROOT, TEMPER, TINY, Slurm, Wish, until
 
 pytestmark = pytest.mark.cluster
 
@@ -192,17 +193,20 @@ def test_a_node_that_goes_down_costs_the_steps_since_the_last_checkpoint_and_not
 
 
 def test_machines_that_are_not_fit_start_no_rank_and_are_not_given_again(slurm: Slurm, wish: Wish) -> None:
-    folder, place = wish.folder / "unfit", wish.cluster("slurm", nodes=2)
-    nowhere = ("--set", "model.path=/nowhere/model")
-    temper(slurm, "submit", str(wish.run("unfit")), "--on", str(place), *nowhere)
+    folder, place = wish.folder / "unfit", wish.cluster("slurm", nodes=2, lines=["#SBATCH --hold"])
+    model = Path(shutil.copytree(TINY, wish.folder / "model"))
+    temper(slurm, "submit", str(wish.run("unfit")), "--on", str(place), "--set", f"model.path={model}")
+    # It was there when the run was submitted, and is not when the job starts.
+    shutil.rmtree(model)
+    slurm.ask("scontrol", "release", json.loads((folder / "submission.json").read_text())["job"])
     until(ended(slurm, folder), "the end", folder / "submissions" / "1", 200)
     said = verdict(folder)
     assert said["exit_code"] == 3, told(folder)
     assert re.match(
-        r"No ranks were started. node 0 \(n1\): /nowhere/model cannot be read: .* \(1 more above\)",
+        rf"No ranks were started. node 0 \(n1\): {model} cannot be read: .* \(1 more above\)",
         said["sentence"],
     )
-    assert "node 1 (n2): /nowhere/model cannot be read" in told(folder)
+    assert f"node 1 (n2): {model} cannot be read" in told(folder)
     assert "No ranks were started" in temper(slurm, "status", str(folder))
     assert not (folder / "metrics.jsonl").exists() and not list(folder.glob("nodes/*/node-*.json"))
     assert slurm.ask("squeue", "--noheader", "--states=PENDING,RUNNING") == ""

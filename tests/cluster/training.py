@@ -82,6 +82,7 @@ class Training:
         self.lead = subprocess.Popen(
             [*TEMPER, "train", str(run), "--on", str(cluster), "--set", "train.steps=100000", *words],
             cwd=ROOT,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -15,6 +15,7 @@ import yaml
 from engine.config import Run, Source, check, dump, load
 from engine.data.sources import read
 from engine.errors import WishError
+from launch.activations import saved
 from launch.architecture import architecture
 from launch.cluster import place as place_of
 from launch.command import plan as launch_plan
@@ -317,15 +318,26 @@ def test_more_of_anything_needs_no_less(run_file: Path) -> None:
 def test_ranks_that_share_rows_each_hold_a_part_of_the_activations(run_file: Path) -> None:
     long = ("data.max_length=32768", "train.micro_batch=1", "parallel.strategy=zero3", "train.global_batch=4")
     words = [word for one in (*long, "model.activation_checkpointing=true") for word in ("--set", one)]
-    _, whole = data(str(run_file), *words)
-    _, shared = data(str(run_file), *words, "--set", "parallel.sequence=4")
-    parts = [found["memory"]["phases"]["backward"] for found in (whole, shared)]
-    states = shared["memory"]["phases"]["optimizer"]
-    assert states == whole["memory"]["phases"]["optimizer"]
-    assert 0 < parts[1] - states < (parts[0] - states) / 3 if parts[1] > states else parts[0] > parts[1]
+    whole, shared = (load(run_file, [*long, f"parallel.sequence={size}"]).run for size in (1, 4))
+    model = architecture(whole, None)
+    kept = [saved(model, job(run, model).batch, run.adapter, checkpointing=False) for run in (whole, shared)]
+    assert kept[1] < kept[0] / 4
+    states = [dict(estimate(job(run, model)).phases)["optimizer"] for run in (whole, shared)]
+    assert states[0] == states[1]
     told = temper("plan", str(run_file), *words, "--set", "parallel.sequence=4").stdout
     assert "4 rows = 1 group x 4 micro-batches x 1 rows" in told
     assert "4 ranks share each row: 8192 tokens of it on each" in told
+
+
+def test_rows_too_long_for_a_gpu_are_proposed_to_be_shared(run_file: Path) -> None:
+    one_each = ("data.max_length=32768", "train.global_batch=4", "train.micro_batch=1")
+    words = [word for one in one_each for word in ("--set", one)]
+    code, found = data(str(run_file), *words, "--on", "4xrtx4090")
+    assert code == 3 and found["changes"]
+    assert all(change["parallel.sequence"] in (2, 4) for change in found["changes"])
+    code, shorter = data(str(run_file), *words, "--set", "data.max_length=2048", "--on", "4xrtx4090")
+    assert code == 3 and shorter["changes"]
+    assert not any("parallel.sequence" in change for change in shorter["changes"])
 
 
 def test_shared_rows_cost_an_exchange_and_no_other_time(run_file: Path) -> None:
