@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.config import adapters, asked, served
+from engine.config import adapters, asked, optimizers, served
 from engine.config.finding import Finding
 from engine.config.run import Run
 from engine.config.shape import shape
@@ -290,6 +290,7 @@ OF_TRAINING: tuple[Rule, ...] = (
     offload_steps_with_adamw,
     adafactor_shards_break_rows,
     eight_bit_states_need_whole_tensors,
+    optimizers.settings_suit_the_optimizer,
     quantised_base_computes_in_sixteen_bits,
     adapters.keys_suit_the_kind,
     adapters.start_suits_the_base,

@@ -15,6 +15,7 @@ from engine.config import STAGES, Run
 from engine.dist import World
 from engine.train.engine import Update, whole_copy
 from engine.train.optim import build_optimizer, flat_state, set_learning_rate
+from engine.train.rates import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Zero:
         self.stage = STAGES[run.parallel.strategy]
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in trainable]
-        optimizer = build_optimizer(trainable, run.train)
+        optimizer = build_optimizer(trainable, run.train, Places.of(model))
         self.module, _ = world.accelerator.prepare(model, optimizer)
         self.deepspeed = self.module
 
