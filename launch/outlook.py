@@ -15,7 +15,8 @@ from launch.cost import Extent, Measured, Pace, extent, measured, pace
 from launch.fit import METHODS, STRATEGIES, Change, fits, lighter, search
 from launch.hardware import NO_BF16, Cluster
 from launch.memory import Memory, estimate
-from launch.states import MASTER, counts, job, optimizer_bytes, weight_width
+from launch.moments import optimizer_bytes
+from launch.states import MASTER, counts, job, weight_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def checkpoint_bytes(run: Run, model: Architecture) -> int:
     Every strategy writes fp32 masters and the optimizer's state once, and the weights that others load.
     """
     count = counts(model, run.adapter)
-    state = MASTER * count.trained + sum(optimizer_bytes(run.train.optimizer, count.trained, model))
+    state = MASTER * count.trained + sum(optimizer_bytes(run, count.trained, model))
     return state + published_bytes(run, model)
 
 

@@ -8,9 +8,9 @@ from engine.config import STAGES, Adapter, Run, deepspeed_settings
 from engine.errors import WishError
 from launch import activations
 from launch.architecture import Architecture
+from launch.moments import optimizer_bytes
 
 MASTER = 4
-MOMENTS = 8
 # Elements DeepSpeed's bf16 optimizer copies side by side for one all-reduce (MEMORY_OPT_ALLREDUCE_SIZE in engine.py).
 ALL_REDUCE = 500_000_000
 KNOWN = ("full", "lora", "qlora")
@@ -181,19 +181,6 @@ def quantised_bytes(elements: int, *, double_quant: bool) -> int:
     return -(-elements // 2) + constants
 
 
-def optimizer_bytes(name: str, elements: int, model: Architecture) -> tuple[int, int]:
-    """Device and host bytes of the optimizer's state for `elements` trained weights, master weights left out.
-
-    AdamW (arXiv 1711.05101): two moments in fp32. 8-bit (arXiv 2110.02861): a byte each and an fp32 constant for
-    each 256. Paged ones may be moved to host memory, and are counted there. Adafactor (arXiv 1804.04235): a row and
-    a column of each matrix, well below a hundredth of the rest.
-    """
-    if name == "adafactor":
-        return round(4 * elements / max(1, min(model.shape.hidden, 1024))), 0
-    size = 2 * elements + 2 * 4 * -(-elements // 256) if name.endswith("8bit") else MOMENTS * elements
-    return (0, size) if name.startswith("paged") else (size, 0)
-
-
 def base_bytes(job: Job, count: Counts) -> int:
     """The whole 4-bit base."""
     return quantised_bytes(count.quantised, double_quant=job.run.adapter.double_quant)
@@ -202,7 +189,7 @@ def base_bytes(job: Job, count: Counts) -> int:
 def _replica(job: Job) -> States:
     """`none` and `ddp` (`engine.train.replica`): fp32 masters beside 16-bit weights; DDP's buckets hold gradients."""
     count, width = counts(job.model, job.run.adapter), job.width
-    device, host = optimizer_bytes(job.run.train.optimizer, count.trained, job.model)
+    device, host = optimizer_bytes(job.run, count.trained, job.model)
     ddp = job.run.parallel.strategy == "ddp"
     half = width < MASTER
     gradients = width * count.trained
@@ -233,7 +220,7 @@ def _zero_1(job: Job) -> States:
         return _zero_2(job)
     count = counts(job.model, job.run.adapter)
     shard = -(-count.trained // job.ranks)
-    device, host = optimizer_bytes(job.run.train.optimizer, shard, job.model)
+    device, host = optimizer_bytes(job.run, shard, job.model)
     whole, half = MASTER * count.trained, job.width * count.trained
     return States(
         weights=job.width * count.plain,
@@ -257,7 +244,7 @@ def _zero_2(job: Job) -> States:
     """
     count, width = counts(job.model, job.run.adapter), job.width
     shard = -(-count.trained // job.ranks)
-    device, host = optimizer_bytes(job.run.train.optimizer, shard, job.model)
+    device, host = optimizer_bytes(job.run, shard, job.model)
     buckets = job.buckets.reduce * (2 if job.buckets.doubled else 1)
     sharded, masters = MASTER * shard, MASTER * shard
     sent = min(job.buckets.reduce, count.trained)
@@ -295,7 +282,7 @@ def _zero_3(job: Job) -> States:
     count, width, ranks = counts(job.model, job.run.adapter), job.width, job.ranks
     parallel = job.run.parallel
     shard = -(-count.trained // ranks)
-    device, host = optimizer_bytes(job.run.train.optimizer, shard, job.model)
+    device, host = optimizer_bytes(job.run, shard, job.model)
     gradients = MASTER * shard
     masters = MASTER * shard
     gathered = width * min(count.plain, job.buckets.gathered + _kept_experts(job)) + _gathered_base(
@@ -353,7 +340,7 @@ def _fsdp2(job: Job) -> States:
     at once, the one at work and the next. Micro-batches that do not talk add whole gradients up in fp32.
     """
     count, width, ranks = counts(job.model, job.run.adapter), job.width, job.ranks
-    device, host = optimizer_bytes(job.run.train.optimizer, -(-count.trained // ranks), job.model)
+    device, host = optimizer_bytes(job.run, -(-count.trained // ranks), job.model)
     shards = MASTER * -(-count.trained // ranks)
     root = count.total - job.model.shape.layers * count.layer
     root_trained = count.trained - job.model.shape.layers * count.layer_trained

@@ -126,6 +126,9 @@ def cases() -> Iterator[Case]:
         yield Case("none", "lora", family=family, length=128)
     yield Case("none", "lora", dropout=0.05)
     yield Case("none", optimizer="adamw_8bit")
+    yield Case("none", optimizer="lion")
+    yield Case("zero2", optimizer="lion")
+    yield Case("none", optimizer="lion_8bit")
     yield Case("none", rows=1)
     for strategy in ("none", "ddp", "zero2", "zero3", "fsdp2"):
         for kind in ("full", "lora"):

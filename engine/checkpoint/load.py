@@ -66,9 +66,9 @@ def _tell_move(found: Found, run: Run, world: World, say: Callable[[str], None])
 def _demand_same_run(found: Found, engine: Savable, run: Run, world: World, files: Mapping[str, str]) -> None:
     name = found.path.name
     before, now = found.facts["wishes"], wishes(run, world, files)["wishes"]
-    changed = [key for key in now if before.get(key) != now[key]]
+    changed = [key for key in {**now, **before} if before.get(key) != now.get(key)]
     if changed:
-        described = ", ".join(f"{key} {_short(before.get(key), now[key])}" for key in changed)
+        described = ", ".join(f"{key} {_short(before.get(key), now.get(key))}" for key in changed)
         raise WishError(
             f"checkpoint {name} is of a run with other wishes: {described}",
             "undo the change, or start afresh in another `output` folder",
@@ -84,4 +84,5 @@ def _short(before: Any, now: Any) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         return "; ".join(f"{key}: {_short(before.get(key), now.get(key))}" for key in keys)
-    return f"{str(before)[:60]} -> {str(now)[:60]}"
+    then, here = ("unset" if value is None else str(value)[:60] for value in (before, now))
+    return f"{then} -> {here}"

@@ -17,7 +17,7 @@ from engine.checkpoint.pieces import Piece, Saved
 from engine.checkpoint.state import fingerprint, shapes
 from engine.checkpoint.store import Store
 from engine.checkpoint.verify import MAY_BE_ZERO, reopen
-from engine.config import Run
+from engine.config import Run, Train
 from engine.dist import World
 from engine.errors import TemperError
 
@@ -101,6 +101,11 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
         for section, keys in kept.items()
         for key in keys
     }
+    # Known of since later: a run that leaves them alone agrees with a checkpoint that has no word of them.
+    untouched = Train()
+    for key in ("layer_decay", "learning_rate_factors"):
+        if getattr(run.train, key) != getattr(untouched, key):
+            picked[f"train.{key}"] = getattr(run.train, key)
     data = run.data.model_dump(mode="json", exclude={"processes", "decontaminate"}) if run.data else None
     adapter = run.adapter.model_dump(mode="json")
     model = {f"model.{key}": getattr(run.model, key) for key in ("path", "revision", "tokenizer", "init")}

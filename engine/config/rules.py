@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.config import adapters, asked, sequence, served
+from engine.config import adapters, asked, optimizers, sequence, served
 from engine.config.finding import Finding
 from engine.config.run import Run
 from engine.config.shape import shape
@@ -293,6 +293,7 @@ OF_TRAINING: tuple[Rule, ...] = (
     offload_steps_with_adamw,
     adafactor_shards_break_rows,
     eight_bit_states_need_whole_tensors,
+    optimizers.settings_suit_the_optimizer,
     quantised_base_computes_in_sixteen_bits,
     sequence.groups_are_whole,
     sequence.heads_are_shared_out,

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from engine.config.sections import Fraction, NonNegative, Positive, PositiveFloat, Section
+
+Optimizer = Literal[
+    "adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor",
+    "lion", "lion_8bit", "paged_lion", "paged_lion_8bit",
+]  # fmt: skip
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    return text
 
 
 class Train(Section):
@@ -20,18 +34,28 @@ class Train(Section):
     """Rows in one optimizer step, over all ranks and micro-batches."""
     micro_batch: Positive = 1
     """Rows one rank works on at a time: the memory lever; it does not change the result."""
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor"] = "adamw"
-    """`adamw` is torch's fused AdamW where it exists; the 8-bit and paged ones are bitsandbytes'."""
+    optimizer: Optimizer = "adamw"
+    """`adamw` is torch's fused AdamW where it exists; the 8-bit and paged ones, and Lion (arXiv 2302.06675), are
+    bitsandbytes'."""
     learning_rate: PositiveFloat = 2e-5
     """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """Decoupled weight decay, on matrices only (not on norms and biases)."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Decay of Adam's first moment."""
+    """Decay of Adam's first moment; with Lion, the old momentum's share in a step."""
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
-    """Decay of Adam's second moment; 0.95 is the usual value for language models."""
+    """Decay of Adam's second moment; 0.95 is the usual value for language models. Decay of Lion's momentum, for which
+    its paper has 0.99."""
     epsilon: PositiveFloat = 1e-8
     """Adam's denominator guard."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """The learning rate of each decoder layer as a share of the next one's (arXiv 2003.10555); the embedding's is the
+    smallest, the head's and the last norm's stay whole. 1 turns it off."""
+    learning_rate_factors: dict[
+        Annotated[str, Field(min_length=1), AfterValidator(_pattern)], Annotated[float, Field(ge=0.0, le=1e6)]
+    ] = {}
+    """Factors on the learning rate by a regular expression found in a weight's name, e.g. `{embed_tokens: 0.1}`; all
+    that match are multiplied. 0 holds a weight still."""
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     """Shape of the learning rate after warmup; `wsd` holds it and decays over the last `decay_fraction` of steps."""
     warmup_steps: NonNegative = 0

@@ -19,6 +19,7 @@ from engine.dist import World
 from engine.model import DTYPES
 from engine.train.engine import Update, whole_copy
 from engine.train.optim import build_optimizer, flat_state, put_state, set_learning_rate, shaped_state, undone
+from engine.train.rates import Places
 
 
 class Fsdp:
@@ -40,7 +41,7 @@ class Fsdp:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
-        self.optimizer = build_optimizer(named, run.train)
+        self.optimizer = build_optimizer(named, run.train, Places.of(model))
 
     def in_force(self) -> str:
         """See `Engine.in_force`."""

@@ -13,17 +13,25 @@ from torch.distributed.tensor import DTensor
 from engine.checkpoint import Piece, spread
 from engine.config import Train
 from engine.errors import WishError
+from engine.train.rates import Places, rate_factors
 
 Named = tuple[str, torch.nn.Parameter]
 
 
-def build_optimizer(parameters: Iterable[Named], train: Train) -> torch.optim.Optimizer:
+def build_optimizer(
+    parameters: Iterable[Named], train: Train, places: Places | None = None
+) -> torch.optim.Optimizer:
     """The Run's optimizer over (name, parameter) pairs; weight decay on matrices only.
 
+    Args:
+        parameters: what is trained.
+        train: the Run's section.
+        places: which layer of the model each is in; empty: none is in any.
+
     Raises:
-        WishError: a bitsandbytes optimizer without bitsandbytes.
+        WishError: a bitsandbytes optimizer without bitsandbytes, or rates by names that no weight has.
     """
-    groups = _decay_groups(list(parameters), train.weight_decay)
+    groups = _groups(list(parameters), train, places or Places(0, ()))
     if train.optimizer == "adafactor":
         return torch.optim.Adafactor(groups, lr=train.learning_rate)
     adam: dict[str, Any] = {
@@ -44,7 +52,13 @@ def build_optimizer(parameters: Iterable[Named], train: Train) -> torch.optim.Op
         "adamw_8bit": optim.AdamW8bit,
         "paged_adamw": optim.PagedAdamW,
         "paged_adamw_8bit": optim.PagedAdamW8bit,
+        "lion": optim.Lion,
+        "lion_8bit": optim.Lion8bit,
+        "paged_lion": optim.PagedLion,
+        "paged_lion_8bit": optim.PagedLion8bit,
     }
+    if train.optimizer.removeprefix("paged_").startswith("lion"):
+        del adam["eps"]  # a sign has no denominator
     return kinds[train.optimizer](groups, **adam)
 
 
@@ -75,9 +89,9 @@ def learning_rate(train: Train, step: int, steps: int) -> float:
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:
-    """Write the rate into every group of a torch-like optimizer."""
+    """Write the rate, by each group's own factor, into a torch-like optimizer."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
 
 
 @contextlib.contextmanager
@@ -144,11 +158,18 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _decay_groups(parameters: list[Named], decay: float) -> list[dict[str, Any]]:
-    matrices: list[torch.nn.Parameter] = []
-    rest: list[torch.nn.Parameter] = []
-    for _, parameter in parameters:
+def _groups(parameters: list[Named], train: Train, places: Places) -> list[dict[str, Any]]:
+    """Matrices, which decay, then the rest; each apart by its factor on the learning rate."""
+    factors = rate_factors([name for name, _ in parameters], train, places)
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    for name, parameter in parameters:
         # ZeRO-3 leaves a flat, empty shard in place; its real shape is beside it.
-        (matrices if len(getattr(parameter, "ds_shape", parameter.shape)) >= 2 else rest).append(parameter)
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        matrix = len(getattr(parameter, "ds_shape", parameter.shape)) >= 2
+        fresh = {
+            "params": [],
+            "weight_decay": train.weight_decay if matrix else 0.0,
+            "factor": factors[name],
+            "lr": train.learning_rate * factors[name],
+        }
+        groups.setdefault((matrix, factors[name]), fresh)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups, key=lambda key: not key[0])]

@@ -15,6 +15,7 @@ from engine.config import Run
 from engine.dist import World
 from engine.train.engine import Update
 from engine.train.optim import build_optimizer, flat_state, put_state, set_learning_rate, shaped_state, undone
+from engine.train.rates import Places
 
 FIRST_SCALE, STEPS_TO_GROW = 2.0**16, 2000
 
@@ -37,7 +38,9 @@ class Replica:
             self.masters = self.parameters
         else:
             self.masters = [torch.nn.Parameter(p.detach().float().clone()) for p in self.parameters]
-        self.optimizer = build_optimizer(zip(self.names, self.masters, strict=True), run.train)
+        self.optimizer = build_optimizer(
+            zip(self.names, self.masters, strict=True), run.train, Places.of(model)
+        )
         self.module: torch.nn.Module = model
         if run.parallel.strategy == "ddp":
             devices = [world.device] if world.device.type == "cuda" else None
