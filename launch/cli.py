@@ -31,6 +31,11 @@ VERBS = {
     "status": ("Tell where a submitted run is, and how it ended.", "launch.submit:status"),
     "logs": ("Print what a rank of a run wrote.", "launch.submit:logs"),
     "cancel": ("Stop a submitted run at its next step border.", "launch.submit:cancel"),
+    "tune": ("Search over config keys for the best value of a metric; resumable.", "launch.tune:tune"),
+    "lr": (
+        "Learning-rate range test: the loss while the rate rises, and where it falls fastest.",
+        "launch.lr:lr",
+    ),
     "evaluate": ("Sample a benchmark's tasks, run the answers, report pass@k.", "launch.verbs:evaluate"),
     "score": ("Score samples that exist already, in the field's JSONL format.", ""),
     "compare": ("Compare two evaluations task by task: what differs, where, and whether by chance.", ""),

@@ -1,7 +1,7 @@
 """Typed wishes: one YAML is one Run. Imports neither torch nor transformers."""
 
 from engine.config.deepspeed import STAGES, deepspeed_settings
-from engine.config.load import Loaded, dump, load, schema, show
+from engine.config.load import Loaded, dump, load, read_tree, schema, show
 from engine.config.rules import LOGGED, Finding, check, demand
 from engine.config.run import Run
 from engine.config.sections import (
@@ -44,6 +44,7 @@ __all__ = [
     "demand",
     "dump",
     "load",
+    "read_tree",
     "schema",
     "shape",
     "show",

@@ -71,6 +71,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     return Loaded(run, origins)
 
 
+def read_tree(path: str | Path) -> Tree:
+    """A YAML file other than a run file, read as those are: numbers such as `1e-4`, no key twice, errors in a sentence.
+
+    Raises:
+        WishError: missing or malformed file.
+    """
+    return _read(Path(path))[0]
+
+
 def dump(run: Run) -> str:
     """The effective Run as YAML that `load` reads back to an equal value."""
     return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -69,6 +69,22 @@ def restarts_resume(run: Run, ranks: int) -> Iterator[Finding]:
         )
 
 
+def range_rises_from_somewhere(run: Run, ranks: int) -> Iterator[Finding]:
+    """The range test climbs by equal factors, which zero has none of, and by itself."""
+    train = run.train
+    if train.schedule != "range":
+        return
+    if train.min_learning_rate_ratio == 0:
+        yield Finding(
+            "train.schedule is range and train.min_learning_rate_ratio is 0",
+            "set the ratio to the first rate / the last, such as 1e-6, or use `temper lr`",
+        )
+    if train.warmup_steps or train.warmup_fraction:
+        yield Finding(
+            "train.schedule is range and there is a warmup", "set train.warmup_steps and warmup_fraction to 0"
+        )
+
+
 def one_rank_has_no_peers(run: Run, ranks: int) -> Iterator[Finding]:
     """`none` is for one rank; anything else needs a strategy."""
     if run.parallel.strategy == "none" and ranks > 1:
@@ -286,6 +302,7 @@ def judgement_has_a_benchmark(run: Run, ranks: int) -> Iterator[Finding]:
 OF_TRAINING: tuple[Rule, ...] = (
     restarts_resume,
     batch_divides,
+    range_rises_from_somewhere,
     one_rank_has_no_peers,
     fsdp_shards_floats,
     fsdp_has_no_loss_scaling,

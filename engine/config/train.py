@@ -56,8 +56,9 @@ class Train(Section):
     ] = {}
     """Factors on the learning rate by a regular expression found in a weight's name, e.g. `{embed_tokens: 0.1}`; all
     that match are multiplied. 0 holds a weight still."""
-    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    """Shape of the learning rate after warmup; `wsd` holds it and decays over the last `decay_fraction` of steps."""
+    schedule: Literal["cosine", "linear", "constant", "wsd", "range"] = "cosine"
+    """Shape of the learning rate after warmup; `wsd` holds it and decays over the last `decay_fraction` of steps;
+    `range` rises by equal factors from `min_learning_rate_ratio` of the peak to the peak (`temper lr`)."""
     warmup_steps: NonNegative = 0
     """Steps of linear warmup; wins over `warmup_fraction` when not 0."""
     warmup_fraction: Fraction = 0.0
@@ -65,7 +66,7 @@ class Train(Section):
     decay_fraction: Fraction = 0.2
     """Share of all steps in which `wsd` decays."""
     min_learning_rate_ratio: Fraction = 0.0
-    """Learning rate at the end, as a share of the peak."""
+    """Learning rate at the end, as a share of the peak; of `range`, at the beginning."""
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest gradient norm, over all parameters and ranks; 0 turns clipping off."""
     chunked_loss: bool = True

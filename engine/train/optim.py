@@ -68,6 +68,8 @@ def learning_rate(train: Train, step: int, steps: int) -> float:
     Warmup is linear and reaches the peak on its last step. `cosine` (arXiv 1608.03983, one cycle) and `linear`
     fall towards `min_learning_rate_ratio` of the peak, which the step after the last would have; `wsd`
     (arXiv 2404.06395) holds the peak and falls likewise, linearly, over the last `decay_fraction` of the steps.
+    `range` (arXiv 1506.01186, here by equal factors) rises from `min_learning_rate_ratio` of the peak, at the first
+    step, to the peak at the last.
     """
     warmup = train.warmup_steps or round(train.warmup_fraction * steps)
     if step < warmup:
@@ -77,6 +79,8 @@ def learning_rate(train: Train, step: int, steps: int) -> float:
     floor = train.min_learning_rate_ratio
     if train.schedule == "constant":
         share = 1.0
+    elif train.schedule == "range":
+        share = floor ** (1 - step / max(1, steps - 1))
     elif train.schedule == "linear":
         share = floor + (1 - floor) * (1 - progress)
     elif train.schedule == "cosine":

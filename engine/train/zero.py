@@ -17,7 +17,6 @@ from engine.train.engine import Update, whole_copy
 from engine.train.optim import build_optimizer, flat_state, set_learning_rate, undone
 
 COUNTS = ("micro_steps", "global_steps", "global_samples", "skipped_steps")
-from engine.train.rates import Places
 
 
 @dataclass(frozen=True, slots=True)

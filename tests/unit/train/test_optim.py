@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from engine.config import Train
+from engine.errors import WishError
 from engine.train import build_optimizer, learning_rate
+from engine.train.optim import set_learning_rate
+from engine.train.rates import Places, rate_factors
 
 STEPS = 100
 
@@ -46,6 +49,13 @@ def test_wsd_holds_then_decays() -> None:
     assert found[-1] == pytest.approx(0.05)
 
 
+def test_a_range_rises_by_equal_factors() -> None:
+    found = rates(schedule="range", min_learning_rate_ratio=1e-4)
+    assert (found[0], found[-1]) == (pytest.approx(1e-4), 1.0)
+    ratios = [b / a for a, b in zip(found, found[1:], strict=False)]
+    assert ratios == pytest.approx([ratios[0]] * 99) and ratios[0] > 1
+
+
 def test_decay_is_on_matrices_only() -> None:
     layer = torch.nn.Linear(4, 4)
     optimizer = build_optimizer(layer.named_parameters(), Train(weight_decay=0.1))
@@ -61,6 +71,10 @@ def test_decay_is_on_matrices_only() -> None:
         ("paged_adamw", "PagedAdamW"),
         ("paged_adamw_8bit", "PagedAdamW8bit"),
         ("adafactor", "Adafactor"),
+        ("lion", "Lion"),
+        ("lion_8bit", "Lion8bit"),
+        ("paged_lion", "PagedLion"),
+        ("paged_lion_8bit", "PagedLion8bit"),
     ],
 )
 def test_each_optimizer_is_what_it_says_and_learns(name: str, kind: str) -> None:
@@ -77,3 +91,55 @@ def test_each_optimizer_is_what_it_says_and_learns(name: str, kind: str) -> None
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < 0.8 * losses[0]
+
+
+NAMES = (
+    "model.embed_tokens.weight",
+    "model.layers.0.self_attn.q_proj.weight",
+    "model.layers.1.mlp.up_proj.weight",
+    "model.norm.weight",
+    "lm_head.weight",
+)
+PLACES = Places(2, ("model.embed_tokens",))
+
+
+def test_rates_fall_layer_by_layer_from_the_head() -> None:
+    found = rate_factors(NAMES, Train(layer_decay=0.5), PLACES)
+    assert list(found.values()) == [0.125, 0.25, 0.5, 1.0, 1.0]
+
+
+def test_factors_by_name_are_multiplied_and_patterns_without_a_weight_are_refused() -> None:
+    train = Train(layer_decay=0.5, learning_rate_factors={r"layers\.1\.": 0.1, "proj": 2.0})
+    found = rate_factors(NAMES, train, PLACES)
+    assert list(found.values()) == pytest.approx([0.125, 0.5, 0.1, 1.0, 1.0])
+    with pytest.raises(WishError, match="in the name of no trained weight"):
+        rate_factors(NAMES, Train(learning_rate_factors={"layers.7.": 0.1}), PLACES)
+
+
+def test_every_group_moves_by_its_own_rate() -> None:
+    """With Lion a step is the rate itself, so that the weights show it."""
+    weights = {name: torch.nn.Parameter(torch.zeros(64, 64)) for name in NAMES}
+    train = Train(optimizer="lion", layer_decay=0.5, learning_rate=1.0)
+    optimizer = build_optimizer(weights.items(), train, PLACES)
+    set_learning_rate(optimizer, 0.25)
+    for parameter in weights.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = [-float(parameter.detach().mean()) for parameter in weights.values()]
+    assert moved == pytest.approx([0.25 * factor for factor in (0.125, 0.25, 0.5, 1.0, 1.0)])
+
+
+def test_places_are_the_same_with_and_without_an_adapter() -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(shape)
+    assert Places.of(model).layers == 3 and Places.of(model).embeds("model.embed_tokens.weight")
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj", "embed_tokens"]))
+    names = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    found = rate_factors(names, Train(layer_decay=0.5), Places.of(adapted))
+    assert {found[name] for name in names if ".layers.0." in name} == {0.125}
+    assert {found[name] for name in names if "embed_tokens" in name} == {0.0625}
