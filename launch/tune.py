@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -17,15 +16,13 @@ import click
 from engine import errors, protocol
 from engine.config import Run, demand, dump, load
 from engine.errors import WishError
-from launch import study, trial
+from launch import ranking, study, trial
 from launch.command import plan
-from launch.space import Dimension, read_space, snippet
-from launch.study import Claimed, Method, Row, Search, Wish
+from launch.space import Dimension, read_space
+from launch.study import Claimed, Method, Search, Wish
 from launch.verbs import read
 
 FOLDER = "tune"
-RESULT = "tune.json"
-BEST = "best.yaml"
 # So many crashes on end are the run's or the machine's, and not the values'.
 CRASHES_ON_END = 3
 WEIGHTS = (protocol.CHECKPOINTS, protocol.MODEL, protocol.ADAPTER)
@@ -132,7 +129,7 @@ def tune(
             )
         search = Search(folder, method, seed=run.seed)
         search.read()
-        _print(search, json_wanted=options["as_json"])
+        ranking.show(search, json_wanted=options["as_json"])
         return
     if space_file is None:
         raise WishError("--space is missing", "name a YAML file of keys and ranges, or use --show")
@@ -150,7 +147,7 @@ def tune(
     task = Task(run_file, overrides, wish, options["keep"], options["on"])
     with trial.Stops() as stops:
         crashed = work(search, task, stops, say, trials=options["trials"], timeout=options["timeout"])
-        _print(search, json_wanted=options["as_json"])
+        ranking.show(search, json_wanted=options["as_json"])
         sys.exit(errors.PREEMPTED if stops.asked else _exit_code(search, crashed))
 
 
@@ -194,7 +191,7 @@ def work(
         if claimed is None:
             break
         again = " goes on" if claimed.resumed else ""
-        say(f"trial {claimed.number}{again}  {_short(claimed.words)}")
+        say(f"trial {claimed.number}{again}  {ranking.short(claimed.words)}")
         try:
             state, told = attempt(search, task, claimed, stops)
         finally:
@@ -202,7 +199,7 @@ def work(
         say(f"trial {claimed.number}  {told}")
         if state is not None:
             clear(search, task.keep)
-            _write(search, task)
+            ranking.write(search, task.run_file, task.overrides)
         crashes = crashes + 1 if state == "failed" else 0
         if crashes == CRASHES_ON_END:
             say(f"{crashes} trials on end have failed: see {claimed.folder / trial.LOG}")
@@ -243,7 +240,7 @@ def attempt(
     step, value = measured(claimed.folder, wish)
     if given_up and end.exit_code != errors.DONE:
         search.tell(claimed, "pruned", step=step, seconds=seconds, reason=f"pruned at step {step}")
-        return "pruned", f"pruned at step {step}: {wish.metric} {_number(value)}"
+        return "pruned", f"pruned at step {step}: {wish.metric} {ranking.number(value)}"
     if end.stopped or end.exit_code == errors.PREEMPTED:
         stops.asked = max(stops.asked, 1)
         return None, f"stopped: {end.sentence}"
@@ -262,7 +259,7 @@ def _judge(
     """Tell the search how a training that ended by itself went."""
     if end.exit_code == errors.DONE and value is not None:
         search.tell(claimed, "done", value=value, step=step, seconds=seconds)
-        return "done", f"{wish.metric} {_number(value)} at step {step}, {seconds:.0f} s"
+        return "done", f"{wish.metric} {ranking.number(value)} at step {step}, {seconds:.0f} s"
     if end.exit_code == errors.DONE:
         reason = f"{wish.metric} was never logged as a number"
         search.tell(claimed, "failed", reason=reason, seconds=seconds)
@@ -326,97 +323,11 @@ def _dry(run: Run, run_file: str, overrides: tuple[str, ...], space: tuple[Dimen
     print(plan(first.run, "train", run_file, (*overrides, *words, f"output={folder}")).line)
 
 
-def _write(search: Search, task: Task) -> None:
-    """Write the result so far: as JSON, and as a run file that trains as the best trial did."""
-    protocol.write_json(search.folder / RESULT, result(search))
-    best = search.best()
-    if best is not None:
-        text = dump(load(task.run_file, (*task.overrides, *best.words)).run)
-        head = f"# {task.run_file} with the values of trial {best.number} of {search.folder}\n"
-        partial = search.folder / f".{BEST}.{best.number}.partial"
-        partial.write_text(head + text, encoding="utf-8")
-        partial.replace(search.folder / BEST)
-
-
-def result(search: Search) -> dict[str, Any]:
-    """All that the search has found, as JSON has it."""
-    best, wish = search.best(), search.wish
-    return {
-        "metric": wish.metric,
-        "mode": "min" if wish.minimize else "max",
-        "take": wish.take,
-        "best": best and _as_json(best) | {"yaml": snippet(best.words)},
-        "importance": search.importance(),
-        "trials": [_as_json(row) for row in search.rows()],
-    }
-
-
-def _as_json(row: Row) -> dict[str, Any]:
-    values = {key: json.loads(word) for key, _, word in (one.partition("=") for one in row.words)}
-    return {
-        "number": row.number,
-        "state": row.state,
-        "value": row.value,
-        "step": row.step,
-        "values": values,
-        "reason": row.reason,
-        "seconds": row.seconds,
-    }
-
-
-def _print(search: Search, *, json_wanted: bool) -> None:
-    if json_wanted:
-        print(json.dumps(result(search), indent=1))
-        return
-    wish, rows, best = search.wish, search.rows(), search.best()
-    order = {"done": 0, "pruned": 1, "running": 2, "refused": 3, "failed": 4}
-    sign = 1 if wish.minimize else -1
-    worst = math.inf
-    rows.sort(
-        key=lambda row: (order[row.state], worst if row.value is None else sign * row.value, row.number)
-    )
-    print(f"\n{'trial':>5}  {'state':<8} {wish.metric:>16}  {'step':>6}  values")
-    for row in rows:
-        mark = "*" if best is not None and row.number == best.number else " "
-        step = "" if row.step is None else row.step
-        print(
-            f"{row.number:>5}{mark} {row.state:<8} {_number(row.value):>16}  {step:>6}  {_short(row.words)}"
-        )
-    shares = search.importance()
-    if shares:
-        print("\nimportance: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
-    if best is None:
-        print("\nno trial has come to its end")
-        return
-    print(
-        f"\nbest: trial {best.number}, {wish.metric} {_number(best.value)}; `temper train {search.folder / BEST}`"
-    )
-    print(snippet(best.words), end="")
-
-
 def _exit_code(search: Search, crashed: bool) -> int:
     if search.best() is not None and not crashed:
         return errors.DONE
     states = {row.state for row in search.rows()}
     return errors.WRONG_WISH if states == {"refused"} else errors.BUG
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
-
-
-def _short(words: tuple[str, ...]) -> str:
-    """Values as a line has room for: the last part of each key, four digits of each number."""
-    parts = []
-    for word in words:
-        key, _, value = word.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            parts.append(f"{key.rpartition('.')[2]} {value}")
-        else:
-            parts.append(f"{key.rpartition('.')[2]} {number:.4g}")
-    return ", ".join(parts)
 
 
 def _say(text: str) -> None:
