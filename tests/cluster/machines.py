@@ -45,11 +45,15 @@ def two_hosts() -> Iterator[list[str]]:
     missing = [tool for tool in ("ip", "nsenter") if shutil.which(tool) is None]
     if os.geteuid() != 0 or missing:
         raise Missing(f"needs root and the tools {missing or ''}")
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+        raise Missing("needs to be allowed to make network namespaces")
     octet = os.getpid() % 200 + 20
     addresses = [f"10.78.{octet}.{node}" for node in (1, 2)]
     bridge = f"tbr{octet}"
     try:
-        sh("ip", "link", "add", bridge, "type", "bridge")
+        made = subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], capture_output=True, text=True)
+        if made.returncode:
+            raise Missing(f"no bridge can be made: {made.stderr.strip()}")
         sh("ip", "link", "set", bridge, "up")
         for node, address in enumerate(addresses):
             space, link = f"temper-{address}", f"tve{octet}n{node}"
