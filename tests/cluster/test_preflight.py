@@ -17,7 +17,8 @@ import pytest
 from launch import processes
 from tests.cluster.machines import ROOT, TEMPER, Slurm, Wish, sh
 
-pytestmark = pytest.mark.cluster
+# Those without it take seconds and are part of the default suite, where root and the tools are there.
+cluster = pytest.mark.cluster
 
 
 class Pair:
@@ -71,6 +72,7 @@ def test_two_nodes_that_are_well_meet_and_nothing_is_left(pair: Pair) -> None:
     assert list(pair.shared.iterdir()) == []
 
 
+@cluster
 def test_all_that_differs_on_the_second_node_is_told_at_once(pair: Pair) -> None:
     stub = pair.wish.folder / "stub"
     (stub / "torch-9.9.9.dist-info").mkdir(parents=True)
@@ -98,12 +100,14 @@ def test_all_that_differs_on_the_second_node_is_told_at_once(pair: Pair) -> None
         assert re.match(pattern, line), line
 
 
+@cluster
 def test_a_folder_of_the_same_name_that_is_another_disk_is_told(pair: Pair) -> None:
     found = pair.findings(f"mount -t tmpfs none {pair.shared}")
     assert len(found) == 2
     assert f"{pair.shared} does not show what {pair.first} wrote there" in found[1]
 
 
+@cluster
 def test_a_shared_folder_that_is_missing_is_told(pair: Pair) -> None:
     found = about(pair.findings(f"mount -t tmpfs none {pair.wish.folder}"), pair.other)
     assert any(
@@ -121,6 +125,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         sh("umount", str(folder))
 
 
+@cluster
 def test_a_full_disk_and_a_small_one_are_told_with_what_the_run_needs(pair: Pair) -> None:
     with small_disk(pair.shared, "256k"):
         found = pair.findings()
@@ -134,6 +139,7 @@ def test_a_full_disk_and_a_small_one_are_told_with_what_the_run_needs(pair: Pair
         assert len(found) == 2
 
 
+@cluster
 def test_a_taken_port_is_told_of_the_head(pair: Pair) -> None:
     port = re.search(r'"port": (\d+)', pair.temper("train", "--dry-run").stdout)[1]  # type: ignore[index]
     listen = f"import socket,time; s=socket.create_server(('{pair.wish.hosts[0]}', {port})); time.sleep(300)"
@@ -147,6 +153,7 @@ def test_a_taken_port_is_told_of_the_head(pair: Pair) -> None:
     assert found.startswith(f"port {port} of {pair.wish.hosts[0]} is taken: end the process")
 
 
+@cluster
 def test_a_way_that_swallows_answers_fails_the_rehearsal_and_keeps_a_run_from_starting(pair: Pair) -> None:
     """The head hears the other node and its answers go nowhere: only a real rendezvous finds that."""
     space, other = f"temper-{pair.wish.hosts[0]}", pair.wish.hosts[1]
@@ -165,12 +172,14 @@ def test_a_node_without_temper_is_told_with_its_words(pair: Pair) -> None:
     assert found and found[0].startswith("it did not answer (no way in)")
 
 
+@cluster
 def test_a_node_that_hangs_is_told_and_left_behind(pair: Pair) -> None:
     found = about(pair.findings("sleep 1000.5"), pair.other)
     assert found and found[0].startswith("it did not answer (no word in time)")
     assert not [row for row in processes.table() if "1000.5" in processes.words(row.pid)]
 
 
+@cluster
 def test_nodes_of_slurm_are_looked_at_by_one_srun(pair: Pair, slurm: Slurm) -> None:
     place = pair.wish.cluster("slurm", nodes=2, cpus_per_node=1)
     words = [*TEMPER, "check", str(pair.run), "--on", str(place)]

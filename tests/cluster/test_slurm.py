@@ -15,7 +15,8 @@ import pytest
 
 from tests.cluster.machines import ROOT, TEMPER, TINY, Slurm, Wish, until
 
-pytestmark = pytest.mark.cluster
+# Those without it take seconds and are part of the default suite, where root and the tools are there.
+cluster = pytest.mark.cluster
 
 
 def temper(slurm: Slurm, *words: str, code: int = 0) -> str:
@@ -39,6 +40,7 @@ def verdict(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
+@cluster
 def test_a_submitted_run_goes_to_its_end_on_two_nodes(slurm: Slurm, wish: Wish) -> None:
     run, place = wish.run("whole run"), wish.cluster("slurm", nodes=2)
     folder = wish.folder / "whole run"
@@ -59,6 +61,7 @@ def test_a_submitted_run_goes_to_its_end_on_two_nodes(slurm: Slurm, wish: Wish) 
     assert "step 4/4" in temper(slurm, "logs", str(folder))
 
 
+@cluster
 def test_a_cancelled_run_is_saved_and_not_queued_again(slurm: Slurm, wish: Wish) -> None:
     run, place = wish.run("cut"), wish.cluster("slurm", nodes=2)
     folder = wish.folder / "cut"
@@ -151,6 +154,7 @@ def preempted(folder: Path) -> int:
     return int(json.loads(outcome.read_text())["step"])
 
 
+@cluster
 def test_a_run_out_of_time_is_queued_again_and_ends_as_if_nothing_had_been(
     slurm: Slurm, wish: Wish, whole: dict[int, float]
 ) -> None:
@@ -162,6 +166,7 @@ def test_a_run_out_of_time_is_queued_again_and_ends_as_if_nothing_had_been(
     assert losses(folder) == whole
 
 
+@cluster
 def test_a_run_that_a_more_urgent_job_displaces_goes_on_after_it(
     slurm: Slurm, wish: Wish, whole: dict[int, float]
 ) -> None:
@@ -176,6 +181,7 @@ def test_a_run_that_a_more_urgent_job_displaces_goes_on_after_it(
     assert "COMPLETED" in slurm.ask("scontrol", "show", "job", urgent)
 
 
+@cluster
 def test_a_node_that_goes_down_costs_the_steps_since_the_last_checkpoint_and_nothing_else(
     slurm: Slurm, wish: Wish, whole: dict[int, float]
 ) -> None:
@@ -192,6 +198,7 @@ def test_a_node_that_goes_down_costs_the_steps_since_the_last_checkpoint_and_not
     assert first["saved_before"] >= 5, "it did not go on from a checkpoint"
 
 
+@cluster
 def test_machines_that_are_not_fit_start_no_rank_and_are_not_given_again(slurm: Slurm, wish: Wish) -> None:
     folder, place = wish.folder / "unfit", wish.cluster("slurm", nodes=2, lines=["#SBATCH --hold"])
     model = Path(shutil.copytree(TINY, wish.folder / "model"))
