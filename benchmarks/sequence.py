@@ -33,10 +33,12 @@ from engine import dist
 from engine.config import Run
 from engine.data import Batch
 from engine.heartbeat import Where
-from engine.model import Ulysses, head, load_model
+from engine.model import EmbeddingNoise, Ulysses, head, load_model
+from engine.track import Perf
 from engine.train import take_step
 from engine.train.assemble import ENGINES
 from engine.train.objective import chunked_next_token_loss
+from engine.train.spikes import Spikes
 from launch.architecture import architecture
 from launch.memory import estimate
 from launch.states import job as planned
@@ -131,6 +133,9 @@ def measure(case: Case, model: Path, rank: int, port: int, answers: Any) -> None
             objective=chunked_next_token_loss(asked),
             ulysses=ulysses,
             where=Where(),
+            noise=EmbeddingNoise(None, alpha=0.0, seed=0),
+            perf=Perf(Where()),
+            spikes=Spikes(Path(os.devnull)),
             loader=rows(case, rank, base.config.vocab_size),
             progress=SimpleNamespace(step=0),
             steps=TIMED + 2,

@@ -17,10 +17,12 @@ from engine import dist
 from engine.config import Run
 from engine.data import Batch
 from engine.heartbeat import Where
-from engine.model import Ulysses, adapt, head, load_model
+from engine.model import EmbeddingNoise, Ulysses, adapt, head, load_model
+from engine.track import Perf
 from engine.train import take_step
 from engine.train.assemble import ENGINES
 from engine.train.objective import Objective, chunked_next_token_loss, next_token_loss
+from engine.train.spikes import Spikes
 
 STEPS = 3
 
@@ -116,6 +118,9 @@ def _job(run: Run, world: dist.World, engine: Any, objective: Objective) -> Any:
         engine=engine,
         objective=objective,
         where=Where(),
+        noise=EmbeddingNoise(None, alpha=0.0, seed=0),
+        perf=Perf(Where()),
+        spikes=Spikes(Path(os.devnull)),
         loader=SimpleNamespace(micro_batches=micro_batches),
         progress=SimpleNamespace(step=0),
         steps=STEPS,

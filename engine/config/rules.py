@@ -315,6 +315,7 @@ OF_TRAINING: tuple[Rule, ...] = (
     sequence.groups_are_whole,
     sequence.heads_are_shared_out,
     sequence.attention_is_its_own,
+    sequence.noise_needs_whole_samples,
     adapters.keys_suit_the_kind,
     adapters.start_suits_the_base,
     adapters.dora_knows_its_base,

@@ -40,3 +40,12 @@ def attention_is_its_own(run: Run, ranks: int) -> Iterator[Finding]:
             f"parallel.sequence is {run.parallel.sequence} and model.attention is {wish}",
             "set model.attention to auto: samples are then told apart without a mask, by torch's own kernels",
         )
+
+
+def noise_needs_whole_samples(run: Run, ranks: int) -> Iterator[Finding]:
+    """A sample's noise is drawn in one piece, from its tokens."""
+    if run.parallel.sequence > 1 and run.train.neftune_alpha:
+        yield Finding(
+            f"parallel.sequence is {run.parallel.sequence} and train.neftune_alpha is {run.train.neftune_alpha:g}",
+            "set neftune_alpha to 0, or sequence to 1",
+        )

@@ -67,6 +67,14 @@ class Train(Section):
     """Share of all steps in which `wsd` decays."""
     min_learning_rate_ratio: Fraction = 0.0
     """Learning rate at the end, as a share of the peak; of `range`, at the beginning."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of each target spread evenly over the vocabulary (arXiv 1512.00567), in training; validation is plain."""
+    neftune_alpha: Annotated[float, Field(ge=0.0, le=1e4)] = 0.0
+    """Noise on the input embeddings in training (NEFTune, arXiv 2310.05914, which tries 5, 10 and 15); 0 turns it off.
+    A sample's noise depends on the seed, the step and the sample, not on how the step is cut."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What a step without finite gradients does: `stop` the run, or leave the weights alone and go on (`skip`; ten such
+    steps on end stop it). Its samples are named either way."""
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest gradient norm, over all parameters and ranks; 0 turns clipping off."""
     chunked_loss: bool = True

@@ -3,6 +3,7 @@
 from engine.model.adapt import adapt, published, with_adapter
 from engine.model.head import LossHead, loss_head
 from engine.model.load import DTYPES, load_dequantised, load_model, unsharded
+from engine.model.noise import EmbeddingNoise
 from engine.model.probe import (
     demand_exact_packing,
     demand_exact_sharing,
@@ -13,6 +14,7 @@ from engine.model.ulysses import Ulysses
 
 __all__ = [
     "DTYPES",
+    "EmbeddingNoise",
     "LossHead",
     "Ulysses",
     "adapt",

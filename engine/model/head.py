@@ -28,19 +28,22 @@ class LossHead:
     def __init__(self, head: nn.Linear) -> None:
         self._plain = head.forward
         self._weight = lambda: head.weight
-        self._asked: tuple[Tensor, Tensor, int] | None = None
+        self._asked: tuple[Tensor, Tensor, int, float] | None = None
         head.forward = self._forward  # type: ignore[assignment, method-assign]
 
     @contextlib.contextmanager
-    def asked(self, positions: Tensor, targets: Tensor, ignored: int) -> Iterator[None]:
+    def asked(
+        self, positions: Tensor, targets: Tensor, ignored: int, smoothing: float = 0.0
+    ) -> Iterator[None]:
         """Within this block the model's `logits` are the summed cross entropy of some positions, a scalar in fp32.
 
         Args:
             positions: [n] indices into the flattened [rows * length] hidden states.
             targets: [n] token ids; those equal to `ignored` add nothing.
             ignored: the label of what is not trained.
+            smoothing: share of each target that is spread evenly over the vocabulary (arXiv 1512.00567).
         """
-        self._asked = (positions, targets, ignored)
+        self._asked = (positions, targets, ignored, smoothing)
         try:
             yield
         finally:
@@ -49,9 +52,9 @@ class LossHead:
     def _forward(self, hidden: Tensor) -> Tensor:
         if self._asked is None:
             return self._plain(hidden)
-        positions, targets, ignored = self._asked
+        positions, targets, ignored, smoothing = self._asked
         picked = hidden.flatten(0, 1).index_select(0, positions)
-        loss: Tensor = LinearCrossEntropy.apply(picked, self._weight(), targets, ignored)
+        loss: Tensor = LinearCrossEntropy.apply(picked, self._weight(), targets, ignored, smoothing)
         return loss
 
 
@@ -68,10 +71,13 @@ def loss_head(model: Any) -> LossHead | None:
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Sum over n of logsumexp(W h_n) - (W h_n)[t_n], with h [n, hidden], W [vocabulary, hidden], t [n]."""
+    """Sum over n of logsumexp(z_n) - (1 - s) z_n[t_n] - s mean(z_n), where z_n = W h_n; h [n, hidden], W [vocabulary,
+    hidden], t [n], s the smoothing."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int, smoothing: float = 0.0
+    ) -> Tensor:
         """The loss, and in the same pass its gradients."""
         to_hidden, to_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if to_hidden else None
@@ -81,7 +87,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), step):
             here = slice(start, start + step)
             total, slope = _cross_entropy(
-                hidden[here], weight, targets[here], ignored, to_hidden or to_weight
+                hidden[here], weight, targets[here], ignored, smoothing, to_hidden or to_weight
             )
             loss += total
             if grad_hidden is not None:
@@ -95,7 +101,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """The gradients, by the factor the loss was multiplied with."""
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
@@ -103,23 +109,29 @@ class LinearCrossEntropy(torch.autograd.Function):
             None if grad_weight is None else grad_weight.mul_(grad),
             None,
             None,
+            None,
         )
 
 
 def _cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int, wanted: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int, smoothing: float, wanted: bool
 ) -> tuple[Tensor, Tensor]:
     """Summed loss of a chunk; where wanted, its derivative by the logits [n, vocabulary], as precise as `hidden`."""
     kept = (targets != ignored).unsqueeze(1)
     right = targets.clamp_min(0).unsqueeze(1)
     logits = (hidden @ weight.t()).float()
     total = logits.logsumexp(1, keepdim=True)
-    loss = ((total - logits.gather(1, right)) * kept).sum()
+    wished = (1 - smoothing) * logits.gather(1, right)
+    if smoothing:
+        wished += smoothing * logits.mean(1, keepdim=True)
+    loss = ((total - wished) * kept).sum()
     if not wanted:
         return loss, logits
-    # softmax - onehot, in the logits' own memory
+    # softmax - (1 - s) onehot - s / vocabulary, in the logits' own memory
     slope = logits.sub_(total).exp_()
-    slope.scatter_add_(1, right, -torch.ones_like(total))
+    if smoothing:
+        slope -= smoothing / len(weight)
+    slope.scatter_add_(1, right, torch.full_like(total, smoothing - 1))
     return loss, slope.mul_(kept).to(hidden.dtype)
 
 

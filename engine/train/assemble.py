@@ -18,6 +18,7 @@ from engine.dist import World
 from engine.errors import WishError
 from engine.heartbeat import Where
 from engine.model import (
+    EmbeddingNoise,
     Ulysses,
     adapt,
     demand_exact_packing,
@@ -69,6 +70,7 @@ class Job:
     engine: Engine
     objective: Objective
     ulysses: Ulysses
+    noise: EmbeddingNoise
     store: Store
     tracker: Tracker
     where: Where
@@ -80,6 +82,8 @@ class Job:
     evaluate: Evaluation | None = None
     progress: Progress = field(default_factory=lambda: Progress(step=0))
     meter: Meter = field(default_factory=Meter)
+    dropped: int = 0
+    """Steps on end that were dropped, as their gradients were not finite."""
     scores: dict[str, float] = field(default_factory=dict)
     """Newest pass@k of in-loop evaluation, for the eye."""
 
@@ -116,6 +120,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     base = load_model(run, world.device)
     ulysses.serve(base)
     model = adapt(base, run, new_tokens=new)
+    noise = EmbeddingNoise(model, alpha=run.train.neftune_alpha, seed=run.seed)
     head = loss_head(model) if run.train.chunked_loss else None
     _demand_fit(model, tokenizer, run)
     _end_turns(model, tokenizer, prepared.facts)
@@ -127,7 +132,8 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     if ulysses.size > 1:
         demand_exact_sharing(_probe_sharing(engine, world, ulysses), _dtype(model), size=ulysses.size)
     vocabulary = model.config.get_text_config().vocab_size
-    objective, how = objective_of(engine.module, head, vocabulary, world)
+    smoothing = run.train.label_smoothing
+    objective, how = objective_of(engine.module, head, vocabulary, world, smoothing=smoothing)
     engine.module.train()
     options = run.checkpoint
     store = Store(
@@ -142,6 +148,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         engine=engine,
         objective=objective,
         ulysses=ulysses,
+        noise=noise,
         store=store,
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,

@@ -41,7 +41,7 @@ class Engine(Protocol):
         """Accumulate gradients of a micro-batch's loss; `last` closes the step, so ranks exchange gradients."""
 
     def step(self, rate: float) -> Update:
-        """Clip, update the weights at this learning rate, forget the gradients."""
+        """Clip, update the weights at this learning rate unless a gradient is not finite, forget the gradients."""
 
     def weights(self, *, every_rank: bool) -> dict[str, Tensor]:
         """Trainable weights, whole, in host memory, on rank 0 or on every rank (a collective: all ranks call it)."""

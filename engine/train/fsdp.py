@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,11 +67,13 @@ class Fsdp:
     def step(self, rate: float) -> Update:
         """See `Engine.step`."""
         limit = self.run.train.clip_norm or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-        set_learning_rate(self.optimizer, rate)
-        self.optimizer.step()
+        clipped = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        norm = float(clipped.full_tensor() if isinstance(clipped, DTensor) else clipped)
+        if math.isfinite(norm):
+            set_learning_rate(self.optimizer, rate)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return Update(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
+        return Update(norm)
 
     def weights(self, *, every_rank: bool) -> dict[str, Tensor]:
         """See `Engine.weights`. One parameter is whole at a time, so the peak is the result plus one tensor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,8 +26,13 @@ positions restart with each sample and the model keeps samples apart by them.
 """
 
 
-def next_token_loss(module: torch.nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    """Cross entropy of every trained token, from logits of the columns that hold one (see `Objective`)."""
+def next_token_loss(
+    module: torch.nn.Module, batch: Batch, device: torch.device, *, smoothing: float = 0.0
+) -> Tensor:
+    """Cross entropy of every trained token, from logits of the columns that hold one (see `Objective`).
+
+    `smoothing` (arXiv 1512.00567) is for training alone: what is validated stays comparable between runs.
+    """
     labels = batch.labels[:, 1:]
     columns = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
     if not len(columns):
@@ -35,11 +41,15 @@ def next_token_loss(module: torch.nn.Module, batch: Batch, device: torch.device)
     targets = labels[:, columns].to(device, non_blocking=True)
     logits = _call(module, batch, device, keep=columns.to(device, non_blocking=True))
     return cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.float().flatten(0, 1),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=smoothing if module.training else 0.0,
     )
 
 
-def chunked_next_token_loss(head: LossHead) -> Objective:
+def chunked_next_token_loss(head: LossHead, *, smoothing: float = 0.0) -> Objective:
     """The same sum, from the model's output head itself: only trained positions reach it, a chunk at a time."""
 
     def loss(module: torch.nn.Module, batch: Batch, device: torch.device) -> Tensor:
@@ -50,7 +60,7 @@ def chunked_next_token_loss(head: LossHead) -> Objective:
         else:
             positions, targets = torch.zeros(1, dtype=torch.long), torch.full((1,), IGNORED)
         here = (positions.to(device, non_blocking=True), targets.to(device, non_blocking=True))
-        with head.asked(*here, IGNORED):
+        with head.asked(*here, IGNORED, smoothing if module.training else 0.0):
             return _call(module, batch, device, keep=0)
 
     return loss
@@ -58,22 +68,28 @@ def chunked_next_token_loss(head: LossHead) -> Objective:
 
 @torch.no_grad()
 def objective_of(
-    module: torch.nn.Module, head: LossHead | None, vocabulary: int, world: World
+    module: torch.nn.Module,
+    head: LossHead | None,
+    vocabulary: int,
+    world: World,
+    *,
+    smoothing: float = 0.0,
 ) -> tuple[Objective, str]:
     """The chunked loss where the model's own answer shows that it is the same one, else the plain; and its name.
 
     A collective, asked with one row of random ids. Models that change logits after the output head (soft caps, scales)
     would change the loss in the same way.
     """
+    plain = partial(next_token_loss, smoothing=smoothing)
     if head is None:
-        return next_token_loss, "from logits"
-    chunked = chunked_next_token_loss(head)
+        return plain, "from logits"
+    chunked = chunked_next_token_loss(head, smoothing=smoothing)
     ids = torch.randint(vocabulary, (1, PROBE_TOKENS), generator=torch.Generator().manual_seed(0))
     batch = Batch(ids, ids, torch.arange(PROBE_TOKENS)[None], ("probe",), PROBE_TOKENS)
     module.eval()
-    one, other = (float(each(module, batch, world.device)) for each in (chunked, next_token_loss))
+    one, other = (float(each(module, batch, world.device)) for each in (chunked, plain))
     apart = world.max([abs(one - other) / max(1.0, abs(other))])[0]
-    return (chunked, "chunked in the head") if apart < SAME else (next_token_loss, "from logits")
+    return (chunked, "chunked in the head") if apart < SAME else (plain, "from logits")
 
 
 def _call(module: torch.nn.Module, batch: Batch, device: torch.device, *, keep: int | Tensor) -> Tensor:

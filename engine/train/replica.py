@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,7 +78,7 @@ class Replica:
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters, limit))
         scale = self.scale
         skipped = self.run.parallel.precision == "fp16" and not self._scale_held(norm)
-        if not skipped:
+        if not skipped and math.isfinite(norm):
             set_learning_rate(self.optimizer, rate)
             self.optimizer.step()
             self._publish()

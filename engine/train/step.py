@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from engine.data import Batch, key
 from engine.train.assemble import Job
-from engine.train.health import demand_finite_loss, demand_finite_norm
+from engine.train.health import MOST_DROPPED, culprits, demand_finite_loss, not_finite, shown
 from engine.train.optim import learning_rate
 
 
@@ -52,7 +53,8 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
         # Activations that are recomputed meet the same attention in backward.
-        with engine.accumulate(last=last), job.ulysses.spread(batch.whole):
+        noise = job.noise.added(batch.input_ids, batch.position_ids, step=step)
+        with engine.accumulate(last=last), job.ulysses.spread(batch.whole), noise:
             job.where.at("forward")
             loss = job.objective(engine.module, batch, world.device)
             losses.append(loss.detach())
@@ -61,16 +63,31 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     mean = None
     if log:
         sums = torch.stack(losses).tolist()
-        demand_finite_loss(world, step + 1, batches, sums)
+        if job.run.train.non_finite == "stop":
+            demand_finite_loss(world, step + 1, batches, sums)
         mean = world.sum([sum(sums)])[0] / max(1, trained)
     job.where.at("optimizer")
     rate = learning_rate(job.run.train, step, job.steps)
     update = engine.step(rate)
     if not update.skipped:
-        demand_finite_norm(world, step + 1, update.grad_norm, batches, losses)
-    if mean is not None:
+        _look_at_norm(job, update.grad_norm, batches, losses)
+    if mean is not None and math.isfinite(mean):
         _look_for_spike(job, mean, rate, update.grad_norm, batches, losses)
     return StepResult(trained, tokens, rate, update.grad_norm, bool(stop), mean)
+
+
+def _look_at_norm(job: Job, norm: float, batches: list[Batch], losses: list[torch.Tensor]) -> None:
+    """Go on, tell of a step that was dropped, or stop; the same on all ranks, which have the same norm."""
+    step = job.progress.step + 1
+    if math.isfinite(norm):
+        job.dropped = 0
+        return
+    job.dropped += 1
+    if job.run.train.non_finite == "stop" or job.dropped >= MOST_DROPPED:
+        raise not_finite(job.world, step, norm, batches, losses)
+    names = culprits(job.world, batches, losses)
+    job.tracker.log({"event": "dropped", "step": step, "samples": names})
+    job.tracker.say(f"step {step}: gradients are not finite, so it changes nothing; from {shown(names)}")
 
 
 def _look_for_spike(

@@ -36,16 +36,18 @@ def gradients(one: nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("rows_a_chunk", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("rows_a_chunk", "smoothing"), [(1, 0.0), (7, 0.0), (1000, 0.0), (7, 0.1), (1000, 0.9)]
+)
 def test_loss_and_gradients_are_those_of_the_logits(
-    tied: bool, share: float, rows_a_chunk: int, monkeypatch: pytest.MonkeyPatch
+    tied: bool, share: float, rows_a_chunk: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(head.ELEMENTS, "cpu", rows_a_chunk * 160)
     plain, chunked = model(tied=tied), model(tied=tied)
     asked = loss_head(chunked)
     assert asked is not None
-    one = next_token_loss(plain, batch(share), CPU)
-    other = chunked_next_token_loss(asked)(chunked, batch(share), CPU)
+    one = next_token_loss(plain, batch(share), CPU, smoothing=smoothing)
+    other = chunked_next_token_loss(asked, smoothing=smoothing)(chunked, batch(share), CPU)
     (one * 0.37).backward()
     (other * 0.37).backward()
     assert one.dtype == other.dtype == torch.float32
@@ -116,3 +118,12 @@ def test_a_model_that_changes_its_logits_is_told_by_its_own_answer() -> None:
     assert objective_of(capped, loss_head(capped), 160, world)[1] == "from logits"
     plain = model()
     assert objective_of(plain, loss_head(plain), 160, world)[1] == "chunked in the head"
+
+
+def test_targets_are_smoothed_in_training_alone() -> None:
+    one = model()
+    asked = loss_head(one)
+    assert asked is not None
+    smooth, plain = chunked_next_token_loss(asked, smoothing=0.2), chunked_next_token_loss(asked)
+    assert float(smooth(one.train(), batch(1.0), CPU)) != float(plain(one, batch(1.0), CPU))
+    assert float(smooth(one.eval(), batch(1.0), CPU)) == float(plain(one, batch(1.0), CPU))
