@@ -179,12 +179,12 @@ def _size(path: Path) -> int:
 
 def too_large(run: Run, world: World, act: str, capacity: int) -> PreflightError:
     """What to say when memory ran out: when, what takes the most of it, and the smallest change planned to fit."""
-    plan = protocol.read_prediction(run.folder)
+    plan = protocol.read_prediction(run.folder) if act in (BATCH, OPTIMIZER) else None
     where = f"rank {world.rank} ran out of memory in the rehearsal's {act}"
     if capacity:
         where += f", on a device of {memory(capacity)}"
     if plan is None:
-        return PreflightError(f"{where}, most likely of {_blamed(run, act)}", _lever(run, act))
+        return PreflightError(f"{where}, which is mostly {_blamed(run, act)}", _lever(run, act, world.size))
     term = max(plan.terms, key=lambda name: plan.terms[name])
     what = (
         f"{where}; most of it are {term}: {memory(plan.terms[term])} of the {memory(plan.size)} of tensors "
@@ -193,12 +193,12 @@ def too_large(run: Run, world: World, act: str, capacity: int) -> PreflightError
     # It was planned to need less than there is, and does not fit: all plans are that much too small then.
     short = max(1.0, capacity / plan.total) if plan.total else 1.0
     for change in plan.changes:
-        if capacity and change.size * short <= capacity:
+        if change.size * short <= capacity:
             return PreflightError(
                 what,
                 f"the smallest change that is planned to fit is {change.words} ({memory(change.size)} of GPU memory)",
             )
-    return PreflightError(what, _lever(run, act) if not capacity else f"no other setting fits: {_rest(run)}")
+    return PreflightError(what, f"no change of a setting or two is planned to fit: {_rest(run)}")
 
 
 def _blamed(run: Run, act: str) -> str:
@@ -212,14 +212,22 @@ def _blamed(run: Run, act: str) -> str:
     return "whole weights, which rank 0 gathers in host memory"
 
 
-def _lever(run: Run, act: str) -> str:
+def _half(run: Run, ranks: int) -> int:
+    """The largest micro-batch of at most half the rows that still divides a rank's share of the step."""
+    share = run.train.global_batch // ranks
+    return max(rows for rows in range(1, run.train.micro_batch // 2 + 1) if share % rows == 0)
+
+
+def _lever(run: Run, act: str, ranks: int) -> str:
     """The mildest setting that makes a part smaller and leaves the result as it is."""
+    if act == SAVE:
+        return "use a machine with more host memory for rank 0, or train an adapter"
     if act == EVALUATION and run.evaluate.batch > 1:
-        return f"--set evaluate.batch={run.evaluate.batch // 2}"
+        return f"start with --set evaluate.batch={run.evaluate.batch // 2}"
     if run.train.micro_batch > 1:
-        return f"--set train.micro_batch={run.train.micro_batch // 2}, which leaves the result as it is"
+        return f"start with --set train.micro_batch={_half(run, ranks)}, which leaves the result as it is"
     if not run.model.activation_checkpointing:
-        return "--set model.activation_checkpointing=true, which leaves the result as it is"
+        return "start with --set model.activation_checkpointing=true, which leaves the result as it is"
     return _rest(run)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,10 @@ PHRASES = {"none": "one rank", "ddp": "ddp over", "fsdp2": "FSDP2 over"}
 SLOW = pytest.mark.slow
 
 CASES = [
-    pytest.param("none", "full", {}, {}, id="none"),
+    pytest.param("none", "full", {}, {}, id="none", marks=SLOW),
     pytest.param("ddp", "lora", {}, {}, id="ddp-lora", marks=SLOW),
-    pytest.param("zero1", "full", {}, {}, id="zero1", marks=SLOW),
-    pytest.param("zero2", "full", {}, {}, id="zero2"),
+    pytest.param("zero1", "full", {}, {}, id="zero1"),
+    pytest.param("zero2", "full", {}, {}, id="zero2", marks=SLOW),
     pytest.param("zero2", "full", {"optimizer": "adamw_8bit"}, {}, id="zero2-8bit", marks=SLOW),
     pytest.param("zero2", "full", {}, {"offload_optimizer": True}, id="zero2-offload", marks=SLOW),
     pytest.param("zero3", "qlora", {}, {}, id="zero3-qlora", marks=SLOW),
@@ -76,3 +80,82 @@ def test_rehearsed_run_has_the_same_bits(
     saved = json.loads((rehearsed.folder / "checkpoints" / "step-000003" / "manifest.json").read_text())
     size = sum(file["bytes"] for file in saved["files"].values()) / 2**20
     assert told["checkpoint_mb"] == pytest.approx(size, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["none", "zero3"])
+def test_in_loop_generation_is_rehearsed_and_a_resumed_run_stays_exact(
+    strategy: str, wish: Callable[..., Path], launch: Callable
+) -> None:
+    """Restarting rehearses again, before the checkpoint is put in: nothing of that may be seen either."""
+
+    def sections(rehearse: str, steps: int) -> dict[str, dict[str, Any]]:
+        return {
+            "train": STEPS | {"steps": steps, "evaluate_every": 2, "rehearse": rehearse, "schedule": "constant"},
+            "evaluate": {"benchmark": "basics", "in_loop_limit": 3, "max_new_tokens": 40, "batch": 2},
+            "parallel": {
+                "device": "cpu",
+                "threads": 1,
+                "strategy": strategy,
+                "processes": 1 if strategy == "none" else 2,
+            },
+        }
+
+    plain = launch(wish("plain", **sections("never", 4)))
+    assert plain.exit_code == 0, plain.output
+    assert launch(wish("cut", **sections("always", 2))).exit_code == 0
+    ended = launch(wish("cut", **sections("always", 4)))
+    assert ended.exit_code == 0 and "resumed at step 2 of 4" in ended.output, ended.output
+    assert ended.facts["strategy"].startswith(PHRASES.get(strategy, strategy.replace("zero", "ZeRO-")))
+    assert ended.losses == plain.losses
+    told = [record for record in ended.records if record.get("event") == "rehearsal"]
+    assert len(told) == 2 and all("evaluation" in each["peak_mb"] for each in told)
+    assert not (ended.folder / "evaluations" / "in-loop" / "step-000000").exists()
+
+
+def alone(run_file: Path, *, address_space: int | None = None) -> subprocess.CompletedProcess[str]:
+    """One rank without a launcher, under a limit of its address space."""
+
+    def limit() -> None:
+        if address_space:
+            resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+
+    argv = [sys.executable, "-m", "engine", "train", str(run_file)]
+    return subprocess.run(argv, capture_output=True, text=True, preexec_fn=limit, timeout=240)
+
+
+def test_memory_that_would_run_out_ends_the_run_before_step_1(wish: Callable[..., Path]) -> None:
+    train = {"steps": 2, "global_batch": 4096, "micro_batch": 4096, "rehearse": "always"}
+    ended = alone(wish("large", train=train), address_space=5 << 30)
+    assert ended.returncode == 3, ended.stderr
+    assert "ran out of memory in the rehearsal's forward and backward" in ended.stderr
+    assert "4096 rows x 96 tokens" in ended.stderr and "--set train.micro_batch=2048" in ended.stderr
+    assert "Traceback" not in ended.stderr and "step 1/" not in ended.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", str(place)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_with_room_for_one_checkpoint_of_three_is_refused(
+    wish: Callable[..., Path], small_disk: Path
+) -> None:
+    file = wish("disk", train=STEPS | {"rehearse": "always"}, checkpoint={"every": 1})
+    argv = [sys.executable, "-m", "engine", "train", str(file), "--set", f"output={small_disk / 'run'}"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 3, ended.stderr
+    assert "the run keeps up to 3 checkpoints of" in ended.stderr and "are free" in ended.stderr
+    assert not (small_disk / "run" / "rehearsal").exists()
+    fits = subprocess.run([*argv, "--set", "checkpoint.every=0"], capture_output=True, text=True, timeout=240)
+    assert fits.returncode == 0, fits.stderr

@@ -237,3 +237,24 @@ def test_no_layout_changes_the_loss_of_a_real_model(
             _loss(model, [b for rank in ranks for s in range(rank.steps) for b in rank.micro_batches(s)])
         )
     assert max(losses) - min(losses) < 1e-5
+
+
+@settings(deadline=None, max_examples=40)
+@given(lengths_of, st.booleans(), st.integers(1, 4), st.sampled_from([0.5, 1.0]))
+def test_no_micro_batch_of_the_stream_exceeds_the_largest(
+    lengths: list[int], packing: bool, micro: int, weight: float
+) -> None:
+    corpora = [_corpus(lengths)]
+    run = _run(packing=packing, weights=(weight,), epochs=3)
+    run = run.model_copy(update={"train": run.train.model_copy(update={"global_batch": micro})})
+    loader = _loader(corpora, run, micro=micro)
+    largest = loader.largest()
+    assert largest.input_ids.shape[0] == micro and largest.input_ids.max() <= corpora[0].tokens.max()
+    pieces = int((largest.position_ids[:, 1:] == 0).sum()) + micro
+    for step in range(loader.steps):
+        for batch in loader.micro_batches(step):
+            assert batch.input_ids.shape[1] <= largest.input_ids.shape[1]
+            if weight == 1.0:
+                assert batch.tokens <= largest.tokens
+                # A sample's first token is trained nowhere, wherever the rows are cut.
+                assert batch.trained_tokens <= largest.trained_tokens + pieces

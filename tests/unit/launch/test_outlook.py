@@ -41,6 +41,19 @@ def test_the_prediction_is_the_plan(tmp_path: Path) -> None:
     assert left is not None and left.size == memory.tensors == sum(left.terms.values())
 
 
+def test_changes_that_need_less_are_left_with_it_the_mildest_first(tmp_path: Path) -> None:
+    run = wish(tmp_path, train={"micro_batch": 4, "global_batch": 16})
+    leave_prediction(run)
+    left = protocol.read_prediction(run.folder)
+    assert left is not None and left.changes and left.total > left.size
+    assert all(change.size < left.total for change in left.changes)
+    counts = [change.words.count("--set") for change in left.changes]
+    assert counts == sorted(counts) and max(counts) == 2
+    single = [change for change in left.changes if change.words.count("--set") == 1]
+    assert [c.size for c in single] == sorted((c.size for c in single), reverse=True)
+    assert {"--set train.micro_batch=1", "--set train.micro_batch=2"} <= {change.words for change in single}
+
+
 @pytest.mark.parametrize(
     "sections",
     [{"parallel": {"device": "cpu"}}, {"model": {"path": "org/unheard-of"}}],
