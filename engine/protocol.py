@@ -12,6 +12,7 @@ A run folder holds::
     facts.json               strategy in force, versions, data facts
     spikes.jsonl             steps whose loss was far above the usual, with their samples
     perf.json                speed, MFU and where the time went, of the last attempt that came to its end
+    rehearsal/               a checkpoint tried before step 1, while it is tried
     checkpoints/step-NNNNNN/ with manifest.json written last
     model/ or adapter/       final weights, as `from_pretrained` takes them
     merged/                  the adapter put into its base, by `temper export --merge`
