@@ -88,7 +88,7 @@ class Perf:
     def __init__(self, where: Where, *, event: Callable[[], Any] | None = None) -> None:
         self._where = where
         self._event = event
-        self._before = where.seconds()
+        self._before: dict[str, float] | None = None
         self._amount = Amount()
         self._first: Amount | None = None
         self._first_seconds: dict[str, float] = {}
@@ -99,6 +99,9 @@ class Perf:
 
     def begin(self, *, watched: bool) -> None:
         """A step begins; `watched` where it is logged."""
+        if self._before is None:
+            # Whatever was computed before, to try something out, is no part of the training.
+            self._before, self._amount = self._where.seconds(), Amount()
         # The first step warms the device up as well.
         if self._event is not None and watched and self._first is not None:
             self._where.heard = self._mark
@@ -122,8 +125,8 @@ class Perf:
             self._read_marks()
         if self._first is None:
             self._first = self._amount
-            spent = self._where.seconds()
-            self._first_seconds = {phase: spent[phase] - self._before[phase] for phase in STEP_PHASES}
+            spent = self._since()
+            self._first_seconds = {phase: spent[phase] for phase in STEP_PHASES}
 
     def saved(self, seconds: float) -> None:
         """A checkpoint is saved, which took the training so long."""
@@ -132,14 +135,20 @@ class Perf:
 
     def totals(self) -> Totals:
         """The sums so far."""
-        now = self._where.seconds()
-        seconds = {phase: now[phase] - self._before[phase] for phase in (*STEP_PHASES, *ASIDE)}
-        for phase, spent in self._first_seconds.items():
-            seconds[phase] -= spent
+        spent = self._since()
+        seconds = {phase: spent[phase] for phase in (*STEP_PHASES, *ASIDE)}
+        for phase, first_seconds in self._first_seconds.items():
+            seconds[phase] -= first_seconds
         seconds[FIRST_STEP] = sum(self._first_seconds.values())
         first = self._first or Amount()
         warm = self._amount.less(first) if self._amount.steps > 1 else self._amount
         return Totals(seconds, dict(self._device), self._watched, self._amount, warm, *self._saves)
+
+    def _since(self) -> dict[str, float]:
+        """Seconds by phase since the first step began."""
+        now = self._where.seconds()
+        before = now if self._before is None else self._before
+        return {phase: now[phase] - before[phase] for phase in now}
 
     def _mark(self, phase: str) -> None:
         assert self._event is not None
