@@ -18,20 +18,18 @@ from engine.train.rates import Places, rate_factors
 Named = tuple[str, torch.nn.Parameter]
 
 
-def build_optimizer(
-    parameters: Iterable[Named], train: Train, places: Places | None = None
-) -> torch.optim.Optimizer:
+def build_optimizer(parameters: Iterable[Named], train: Train, places: Places) -> torch.optim.Optimizer:
     """The Run's optimizer over (name, parameter) pairs; weight decay on matrices only.
 
     Args:
         parameters: what is trained.
         train: the Run's section.
-        places: which layer of the model each is in; empty: none is in any.
+        places: which layer of the model each is in.
 
     Raises:
         WishError: a bitsandbytes optimizer without bitsandbytes, or rates by names that no weight has.
     """
-    groups = _groups(list(parameters), train, places or Places(0, ()))
+    groups = _groups(list(parameters), train, places)
     if train.optimizer == "adafactor":
         return torch.optim.Adafactor(groups, lr=train.learning_rate)
     adam: dict[str, Any] = {

@@ -184,7 +184,10 @@ def too_large(run: Run, world: World, act: str, capacity: int) -> PreflightError
     if capacity:
         where += f", on a device of {memory(capacity)}"
     if plan is None:
-        return PreflightError(f"{where}, which is mostly {_blamed(run, act)}", _lever(run, act, world.size))
+        return PreflightError(
+            f"{where}, which is mostly {_blamed(run, act)}",
+            _lever(run, act, world.size // run.parallel.sequence),
+        )
     term = max(plan.terms, key=lambda name: plan.terms[name])
     what = (
         f"{where}; most of it are {term}: {memory(plan.terms[term])} of the {memory(plan.size)} of tensors "

@@ -15,6 +15,7 @@ from engine.config import STAGES, Run
 from engine.dist import World
 from engine.train.engine import Update, whole_copy
 from engine.train.optim import build_optimizer, flat_state, set_learning_rate, undone
+from engine.train.rates import Places
 
 COUNTS = ("micro_steps", "global_steps", "global_samples", "skipped_steps")
 
@@ -48,7 +49,7 @@ class Zero:
         self.stage = STAGES[run.parallel.strategy]
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in trainable]
-        optimizer = build_optimizer(trainable, run.train)
+        optimizer = build_optimizer(trainable, run.train, Places.of(model))
         # DeepSpeed prints its memory here, again and again, whatever its log level.
         with contextlib.redirect_stdout(None):
             self.module, _ = world.accelerator.prepare(model, optimizer)

@@ -62,7 +62,7 @@ def test_rehearsed_run_has_the_same_bits(
 
     plain = launch(wish("plain", **sections("never")))
     assert plain.exit_code == 0, plain.output
-    assert not any(record.get("event") == "rehearsal" for record in plain.records)
+    assert not any(record.get("event") == "rehearsal" for record in plain.lines)
     rehearsed = launch(wish("rehearsed", **sections("always")))
     assert rehearsed.exit_code == 0, rehearsed.output
     stage = strategy.replace("zero", "ZeRO-")
@@ -72,7 +72,7 @@ def test_rehearsed_run_has_the_same_bits(
     assert norms[0] == norms[1]
     result = "model/model.safetensors" if kind == "full" else "adapter/adapter_model.safetensors"
     assert (rehearsed.folder / result).read_bytes() == (plain.folder / result).read_bytes()
-    told = event(rehearsed.records)
+    told = event(rehearsed.lines)
     assert set(told["peak_mb"]) == {"forward and backward", "optimizer step", "save"}
     assert told["checkpoint_mb"] > 0 and told["seconds"] >= sum(told["took_seconds"].values()) * 0.99
     assert "rehearsal: the worst case took" in rehearsed.output
@@ -108,7 +108,7 @@ def test_in_loop_generation_is_rehearsed_and_a_resumed_run_stays_exact(
     assert ended.exit_code == 0 and "resumed at step 2 of 4" in ended.output, ended.output
     assert ended.facts["strategy"].startswith(PHRASES.get(strategy, strategy.replace("zero", "ZeRO-")))
     assert ended.losses == plain.losses
-    told = [record for record in ended.records if record.get("event") == "rehearsal"]
+    told = [record for record in ended.lines if record.get("event") == "rehearsal"]
     assert len(told) == 2 and all("evaluation" in each["peak_mb"] for each in told)
     assert not (ended.folder / "evaluations" / "in-loop" / "step-000000").exists()
 

@@ -58,7 +58,7 @@ def test_a_range_rises_by_equal_factors() -> None:
 
 def test_decay_is_on_matrices_only() -> None:
     layer = torch.nn.Linear(4, 4)
-    optimizer = build_optimizer(layer.named_parameters(), Train(weight_decay=0.1))
+    optimizer = build_optimizer(layer.named_parameters(), Train(weight_decay=0.1), Places(0, ()))
     decays = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decays == {layer.weight: 0.1, layer.bias: 0.0}
 
@@ -80,7 +80,9 @@ def test_decay_is_on_matrices_only() -> None:
 def test_each_optimizer_is_what_it_says_and_learns(name: str, kind: str) -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(96, 64)
-    optimizer = build_optimizer(layer.named_parameters(), Train(optimizer=name, learning_rate=1e-2))
+    optimizer = build_optimizer(
+        layer.named_parameters(), Train(optimizer=name, learning_rate=1e-2), Places(0, ())
+    )
     assert type(optimizer).__name__ == kind
     inputs, target = torch.randn(32, 96), torch.randn(32, 64)
     losses = []
