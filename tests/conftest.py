@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _caches_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Rows that tests encode, in whatever process, are kept in a folder that goes with the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEMPER_CACHE", str(tmp_path_factory.mktemp("kept")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -156,6 +156,12 @@ class Data(Section):
     """Refuse training rows whose text or Python functions overlap the tasks of the run's benchmarks."""
     processes: Positive = 1
     """Worker processes that tokenise."""
+    cache: str = "auto"
+    """Folder that keeps encoded rows for the next start and for the other ranks of a machine; `auto`: rows/ of
+    `$TEMPER_CACHE`, else of temper/ below `$XDG_CACHE_HOME` or ~/.cache; `none`: every rank encodes all rows at every
+    start, and holds them in memory."""
+    cache_gib: PositiveFloat = 50.0
+    """Size in GiB from which on the rows used least recently are removed from that folder."""
 
 
 class Parallel(Section):

@@ -21,12 +21,7 @@ def every_sample_trains(corpora: Sequence[Corpus], data: Data) -> None:
         raise WishError("no training rows are left", "add rows, or set aside fewer for validation and test")
     idle, cut_off = [], 0
     for corpus in corpora:
-        sums = (
-            np.add.reduceat(corpus.trained.astype(np.int64), corpus.offsets[:-1])
-            if len(corpus)
-            else np.empty(0)
-        )
-        rows = np.flatnonzero(sums == 0)
+        rows = np.flatnonzero(corpus.plain_counts == 0)
         idle += [corpus.wheres[row] for row in rows]
         cut_off += int(corpus.truncated[rows].sum())
     if not idle:
@@ -64,9 +59,8 @@ def one_beginning(corpora: Sequence[Corpus], tokenizer: Any) -> None:
             )
 
 
-def tokens_known(corpora: Sequence[Corpus], model_vocabulary: int | None) -> None:
+def tokens_known(highest: int, model_vocabulary: int | None) -> None:
     """Token ids past the model's embedding would fail deep inside the first step."""
-    highest = max((int(corpus.tokens.max(initial=0)) for corpus in corpora), default=0)
     if model_vocabulary is not None and highest >= model_vocabulary:
         raise WishError(
             f"the tokenizer gives token {highest}, and the model knows {model_vocabulary} tokens",

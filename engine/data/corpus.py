@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 
-from engine.config import Data
 from engine.data import fim
 from engine.data.batch import Encoded
-from engine.data.formats import Sample
 from engine.data.tokenize import Encoder
-from engine.errors import WishError
-
-_CHUNK = 512
 
 # A cut inside a word costs a token or so at either border; a row needing more is cut between tokens instead.
 _FIM_TOKENS = 3
@@ -35,32 +28,27 @@ class Infill:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of a source's rows on the way to tokens."""
-
-    dropped: int
-    truncated: int
-    longest: int
-
-
-@dataclass(frozen=True, slots=True)
 class Corpus:
     """Samples of one source: sample i is `tokens[offsets[i]:offsets[i + 1]]`.
 
     `lengths` is the room a sample takes in a row. It does not depend on the epoch, although a sample cut for
     fill-in-the-middle differs in tokens each time: so packing, and the number of rows of every epoch, are
-    known without encoding anything. `texts` is kept for such samples only.
+    known without encoding anything. `texts` is kept for such samples only. `sums` are the trained tokens of each
+    sample as it stands, where they are known already. Arrays may lie on disk, where `hold` keeps them: nothing here
+    looks at all tokens.
     """
 
-    ids: tuple[str, ...]
-    wheres: tuple[str, ...]
+    ids: Sequence[str]
+    wheres: Sequence[str]
     tokens: np.ndarray
     trained: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
     truncated: np.ndarray
-    texts: tuple[str, ...] | None
+    texts: Sequence[str] | None
     infill: Infill | None
+    sums: np.ndarray | None = None
+    hold: object = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,10 +56,15 @@ class Corpus:
     @property
     def trained_counts(self) -> np.ndarray:
         """The most trained tokens each sample can have, int64: code that is cut trains all but its beginning."""
+        return self.lengths - 1 if self.infill is not None else self.plain_counts
+
+    @property
+    def plain_counts(self) -> np.ndarray:
+        """Trained tokens of each sample as it stands in its file, int64."""
+        if self.sums is not None:
+            return self.sums
         if not len(self):
             return np.empty(0, dtype=np.int64)
-        if self.infill is not None:
-            return self.lengths - 1
         return np.add.reduceat(self.trained, self.offsets[:-1], dtype=np.int64)
 
     def plain(self, row: int) -> Encoded:
@@ -126,88 +119,6 @@ class Corpus:
         return np.concatenate([opening, fim.join(layout, parts, self.infill.tokens)])
 
 
-def build(
-    samples: Sequence[Sample], encoder: Encoder, data: Data, infill: Infill | None
-) -> tuple[Corpus, Counts]:
-    """Encode samples and hold them to `max_length`, as `overlong` says.
-
-    Raises:
-        WishError: samples are too long and the run refuses them, or none is left.
-    """
-    encoded = list(encode(samples, encoder, data.processes))
-    lengths = np.array([len(each) for each in encoded], dtype=np.int64)
-    long = lengths > data.max_length
-    if data.overlong == "refuse" and long.any():
-        _refuse_overlong(samples, lengths, data.max_length)
-    kept = [at for at in range(len(encoded)) if data.overlong != "drop" or not long[at]]
-    if encoded and not kept:
-        raise WishError(
-            f"all {len(encoded)} samples are longer than data.max_length {data.max_length} and dropped",
-            f"raise data.max_length (the shortest has {lengths.min()} tokens)",
-        )
-    corpus = _flat([samples[at] for at in kept], [encoded[at] for at in kept], long[kept], data, infill)
-    dropped = len(encoded) - len(kept)
-    return corpus, Counts(dropped, int(long.sum()) - dropped, int(lengths.max(initial=0)))
-
-
-def _flat(
-    samples: Sequence[Sample], parts: Sequence[Encoded], long: np.ndarray, data: Data, infill: Infill | None
-) -> Corpus:
-    """Samples and their tokens, cut to `max_length`, as one array."""
-    limit = data.max_length
-    offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum([min(len(part), limit) for part in parts], out=offsets[1:])
-    room = np.diff(offsets)
-    if infill is not None:
-        room = np.minimum(room + _FIM_TOKENS + _FIM_SLACK, limit)
-    texts = tuple(sample.text for sample in samples) if infill is not None else None
-    return Corpus(
-        ids=tuple(sample.id for sample in samples),
-        wheres=tuple(sample.where for sample in samples),
-        tokens=np.concatenate([np.empty(0, dtype=np.int32), *(part.ids[:limit] for part in parts)]),
-        trained=np.concatenate([np.empty(0, dtype=bool), *(part.trained[:limit] for part in parts)]),
-        offsets=offsets,
-        lengths=room,
-        truncated=long.astype(bool),
-        texts=texts,
-        infill=infill,
-    )
-
-
-def encode(samples: Sequence[Sample], encoder: Encoder, processes: int) -> Iterator[Encoded]:
-    """Encode samples in their order, in chunks, over worker processes where more than one is asked for."""
-    chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
-    if processes == 1 or len(chunks) < 2:
-        for chunk in chunks:
-            yield from encoder.encode(chunk)
-        return
-    # Spawned, not forked: the parent may hold threads of torch and of the tokenizer.
-    with ProcessPoolExecutor(
-        min(processes, len(chunks)), get_context("spawn"), initializer=_adopt, initargs=(encoder,)
-    ) as pool:
-        for part in pool.map(_encode, chunks):
-            yield from part
-
-
-_worker_encoder: Encoder | None = None
-
-
-def _adopt(encoder: Encoder) -> None:
-    """Keep the encoder in a worker, so that it travels once and not with every chunk."""
-    global _worker_encoder
-    _worker_encoder = encoder
-
-
-def _encode(chunk: Sequence[Sample]) -> list[Encoded]:
-    assert _worker_encoder is not None
-    return _worker_encoder.encode(chunk)
-
-
-def _refuse_overlong(samples: Sequence[Sample], lengths: np.ndarray, limit: int) -> None:
-    worst = int(lengths.argmax())
-    count = int((lengths > limit).sum())
-    raise WishError(
-        f"{count} of {len(samples)} samples are longer than data.max_length {limit}; the longest has "
-        f"{lengths[worst]} tokens ({samples[worst].where})",
-        f"set data.max_length to {lengths[worst]} or more, or data.overlong to `drop` or `truncate`",
-    )
+def room(lengths: np.ndarray, limit: int) -> np.ndarray:
+    """Room that samples of these lengths take in a row once they are cut."""
+    return np.minimum(lengths + _FIM_TOKENS + _FIM_SLACK, limit)

@@ -72,6 +72,17 @@ class Report:
             f"{functions.FEWEST_NODES} nodes or more): {len(self.copies)} copies, {len(self.overlaps)} overlap"
         )
 
+    def __add__(self, other: Report) -> Report:
+        """The report of two parts of the rows, compared with the same texts."""
+        return Report(
+            self.rows + other.rows,
+            self.tasks,
+            self.overlaps + other.overlaps,
+            self.functions + other.functions,
+            self.references,
+            self.copies + other.copies,
+        )
+
     def counts(self) -> dict[str, int]:
         """The same in numbers, for a run's record."""
         return {
@@ -118,19 +129,29 @@ class Index:
         return [Overlap(row, self._names[at], float(shares[at])) for at in held[np.argsort(-shares[held])]]
 
 
+class Comparison:
+    """Held-out texts, ready to be compared with training rows, part by part."""
+
+    def __init__(self, texts: Texts) -> None:
+        named = _named(texts)
+        self._index = Index(named)
+        self._own = {key: task for task, text in named.items() for key in functions.references(text)}
+
+    def look(self, rows: Iterable[tuple[str, str]]) -> Report:
+        """Compare rows (id, text). Reports of parts add up to that of all rows."""
+        count, written, overlaps, copies = 0, 0, list[Overlap](), list[Copy]()
+        for row, text in rows:
+            count += 1
+            overlaps += self._index.find(row, text)
+            there = functions.written(text) if self._own else {}
+            written += len(there)
+            copies += [Copy(row, self._own[key], name) for key, name in there.items() if key in self._own]
+        return Report(count, len(self._index), tuple(overlaps), written, len(self._own), tuple(copies))
+
+
 def compare(rows: Iterable[tuple[str, str]], texts: Texts) -> Report:
     """Compare training rows (id, text) with held-out texts."""
-    named = _named(texts)
-    index = Index(named)
-    own = {key: task for task, text in named.items() for key in functions.references(text)}
-    count, written, overlaps, copies = 0, 0, list[Overlap](), list[Copy]()
-    for row, text in rows:
-        count += 1
-        overlaps += index.find(row, text)
-        there = functions.written(text) if own else {}
-        written += len(there)
-        copies += [Copy(row, own[key], name) for key, name in there.items() if key in own]
-    return Report(count, len(index), tuple(overlaps), written, len(own), tuple(copies))
+    return Comparison(texts).look(rows)
 
 
 def refuse(report: Report) -> None:

@@ -73,9 +73,19 @@ def samples(rows: Sequence[Row], source: Source, *, has_template: bool) -> tuple
     Raises:
         WishError: no format fits the first row, or a row lacks a column or holds the wrong type.
     """
-    name = detect(rows[0], source) if source.format == "auto" else source.format
+    name = named(rows[0], source)
+    return name, [sample(row, source, name, has_template=has_template) for row in rows]
+
+
+def named(first: Row, source: Source) -> str:
+    """The name of a source's format: as it is wished, or as its first row looks."""
+    return detect(first, source) if source.format == "auto" else source.format
+
+
+def sample(row: Row, source: Source, name: str, *, has_template: bool) -> Sample:
+    """What a row is in the format `name`."""
     chosen = FORMATS[name]
-    return name, [chosen.read(row, _columns(row, chosen, name, source), has_template) for row in rows]
+    return chosen.read(row, _columns(row, chosen, name, source), has_template)
 
 
 def detect(row: Row, source: Source) -> str:

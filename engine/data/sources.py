@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from engine import hub
 from engine.config import Source
 from engine.errors import WishError
 
-_ID_FIELDS = ("id", "task_id")
+ID_FIELDS = ("id", "task_id")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -39,30 +39,58 @@ class Table:
     files: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A source that is read row by row, as often as it is asked to; nothing of it is held.
+
+    Rows are named by their places. `files` are those whose bytes decide the rows; for hub data, the files of the
+    library's own cache, which are no names to tell anybody.
+    """
+
+    source: Source
+    files: tuple[Path, ...]
+    rows: Callable[[], Iterator[Row]]
+    local: bool
+
+
+def stream(source: Source) -> Stream:
+    """Find a source, without reading it.
+
+    Raises:
+        WishError: there is nothing, or nothing that can be read.
+    """
+    path = Path(source.path).expanduser()
+    if path.exists():
+        files = tuple(_files(path))
+        return Stream(source, files, lambda: _local(path, files), local=True)
+    if not _is_hub_id(source.path):
+        raise _missing(path)
+    data = _hub(source)
+    name = "/".join(filter(None, (source.path, source.name, source.split)))
+    files = tuple(Path(file["filename"]) for file in getattr(data, "cache_files", ()))
+    numbered = lambda: (  # noqa: E731
+        Row(f"{name}:{at}", f"{name}, row {at}", row) for at, row in enumerate(data, start=1)
+    )
+    return Stream(source, files, numbered, local=False)
+
+
 def read(source: Source) -> Table:
     """Read every row of a source.
 
     Raises:
         WishError: nothing there, nothing in it, or a line that cannot be read.
     """
-    path = Path(source.path).expanduser()
-    if path.exists():
-        files = _files(path)
-        found = [
-            (f"{file.relative_to(path) if path.is_dir() else file.name}:{at}", f"{file}:{at}", fields)
-            for file in files
-            for at, fields in _reader(file)(file)
-        ]
-        hashes = {str(file): sha256(file) for file in files}
-    elif _is_hub_id(source.path):
-        name = "/".join(filter(None, (source.path, source.name, source.split)))
-        found = [(f"{name}:{at}", f"{name}, row {at}", row) for at, row in enumerate(_hub(source), start=1)]
-        hashes = {}
-    else:
-        raise _missing(path)
-    if not found:
-        raise WishError(f"{source.path} holds no rows", "point data at a file with at least one row")
-    return Table(_with_ids(found), hashes)
+    found = stream(source)
+    rows = list(found.rows())
+    if not rows:
+        raise empty(source)
+    hashes = {str(file): sha256(file) for file in found.files} if found.local else {}
+    return Table(_with_ids(rows), hashes)
+
+
+def empty(source: Source) -> WishError:
+    """A source without a row is refused."""
+    return WishError(f"{source.path} holds no rows", "point data at a file with at least one row")
 
 
 def sha256(file: Path) -> str:
@@ -71,13 +99,20 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _with_ids(found: list[tuple[str, str, dict[str, Any]]]) -> list[Row]:
+def _local(path: Path, files: Sequence[Path]) -> Iterator[Row]:
+    for file in files:
+        name = str(file.relative_to(path)) if path.is_dir() else file.name
+        for at, fields in _reader(file)(file):
+            yield Row(f"{name}:{at}", f"{file}:{at}", fields)
+
+
+def _with_ids(rows: list[Row]) -> list[Row]:
     """Rows named by their own id column where it is unique, by file and line otherwise."""
-    for field in _ID_FIELDS:
-        own = [row.get(field) for _, _, row in found]
+    for field in ID_FIELDS:
+        own = [row.fields.get(field) for row in rows]
         if all(isinstance(value, str | int) for value in own) and len(set(map(str, own))) == len(own):
-            return [Row(str(value), where, row) for value, (_, where, row) in zip(own, found, strict=True)]
-    return [Row(place, where, row) for place, where, row in found]
+            return [Row(str(value), row.where, row.fields) for value, row in zip(own, rows, strict=True)]
+    return rows
 
 
 def _files(path: Path) -> list[Path]:
@@ -208,10 +243,10 @@ def from_hub(path: str, name: str | None, split: str, *, offline: bool) -> Any:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _hub(source: Source) -> Iterator[dict[str, Any]]:
+def _hub(source: Source) -> Iterable[dict[str, Any]]:
     silence = hub.silence()
     try:
-        data = from_hub(source.path, source.name, source.split, offline=bool(silence))
+        return from_hub(source.path, source.name, source.split, offline=bool(silence))
     except Exception as error:
         # The library raises a dozen unrelated types for "not there", "no network" and "no such split".
         raise WishError(
@@ -219,7 +254,6 @@ def _hub(source: Source) -> Iterator[dict[str, Any]]:
             f"{source.split!r} ({silence or hub.told(error)})",
             "check the spelling, `name` and `split`, and the network, or give a local path",
         ) from error
-    yield from data
 
 
 def _missing(path: Path) -> WishError:

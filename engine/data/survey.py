@@ -105,10 +105,6 @@ def _lengths(corpora: Sequence[Corpus]) -> dict[str, int]:
 def _masks(corpora: Sequence[Corpus]) -> dict[str, Any]:
     """The share of tokens that are trained, and the rows without any."""
     tokens = sum(len(corpus.tokens) for corpus in corpora)
-    trained = sum(int(corpus.trained.sum()) for corpus in corpora)
-    idle = sum(
-        int((np.add.reduceat(corpus.trained.astype(np.int64), corpus.offsets[:-1]) == 0).sum())
-        for corpus in corpora
-        if len(corpus)
-    )
+    trained = sum(int(corpus.plain_counts.sum()) for corpus in corpora)
+    idle = sum(int((corpus.plain_counts == 0).sum()) for corpus in corpora)
     return {"trained_share": round(trained / max(tokens, 1), 4), "rows_without_trained_tokens": idle}
