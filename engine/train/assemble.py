@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from engine import protocol
-from engine.checkpoint import Progress, Store, fingerprint, smaller_is_better
+from engine.checkpoint import Progress, Saves, Store, fingerprint, smaller_is_better
 from engine.config import Run, demand
 from engine.data import Batch, Loader, end_of_turn, load_tokenizer, prepare
 from engine.dist import World
@@ -72,6 +72,7 @@ class Job:
     ulysses: Ulysses
     noise: EmbeddingNoise
     store: Store
+    saves: Saves
     tracker: Tracker
     where: Where
     perf: Perf
@@ -139,6 +140,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     store = Store(
         run.folder / protocol.CHECKPOINTS, options.keep_last, options.keep_best, options.metric, options.mode
     )
+    files = {name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()}
     job = Job(
         run=run,
         world=world,
@@ -150,12 +152,13 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         ulysses=ulysses,
         noise=noise,
         store=store,
+        saves=Saves(store, engine=engine, tokenizer=tokenizer, run=run, world=world, files=files),
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
         perf=Perf(where, event=_event(world)),
         spikes=Spikes(run.folder),
         steps=run.train.steps or prepared.train.steps,
-        files={name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()},
+        files=files,
     )
     if world.first:
         _record(job, strategy, how, prepared.facts)

@@ -23,6 +23,8 @@ class StepResult:
     grad_norm: float
     stop: bool
     loss: float | None
+    saving: list[int]
+    """Of the save in the background: how many ranks wrote, published, failed."""
 
 
 def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
@@ -47,7 +49,7 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
         int(asked_to_stop),
     )
     job.where.at("agree")
-    trained, tokens, stop = (int(count) for count in world.sum(counts))
+    trained, tokens, stop, *saving = (int(count) for count in world.sum((*counts, *job.saves.state())))
     scale = world.size / max(1, trained)
     losses = []
     for number, batch in enumerate(batches):
@@ -73,7 +75,7 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
         _look_at_norm(job, update.grad_norm, batches, losses)
     if mean is not None and math.isfinite(mean):
         _look_for_spike(job, mean, rate, update.grad_norm, batches, losses)
-    return StepResult(trained, tokens, rate, update.grad_norm, bool(stop), mean)
+    return StepResult(trained, tokens, rate, update.grad_norm, bool(stop), mean, saving)
 
 
 def _look_at_norm(job: Job, norm: float, batches: list[Batch], losses: list[torch.Tensor]) -> None:
