@@ -165,7 +165,14 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
     }
     # Known of since later: a run that leaves them alone agrees with a checkpoint that has no word of them.
     untouched = Train()
-    for key in ("layer_decay", "learning_rate_factors", "label_smoothing", "neftune_alpha"):
+    since = (
+        "layer_decay",
+        "learning_rate_factors",
+        "label_smoothing",
+        "neftune_alpha",
+        "adversarial_epsilon",
+    )
+    for key in since:
         if getattr(run.train, key) != getattr(untouched, key):
             picked[f"train.{key}"] = getattr(run.train, key)
     data = run.data.model_dump(mode="json", exclude={"processes", "decontaminate"}) if run.data else None

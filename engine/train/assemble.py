@@ -18,6 +18,7 @@ from engine.dist import World
 from engine.errors import WishError
 from engine.heartbeat import Where
 from engine.model import (
+    Adversary,
     EmbeddingNoise,
     Ulysses,
     adapt,
@@ -71,6 +72,7 @@ class Job:
     objective: Objective
     ulysses: Ulysses
     noise: EmbeddingNoise
+    adversary: Adversary
     store: Store
     saves: Saves
     tracker: Tracker
@@ -122,6 +124,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     ulysses.serve(base)
     model = adapt(base, run, new_tokens=new)
     noise = EmbeddingNoise(model, alpha=run.train.neftune_alpha, seed=run.seed)
+    adversary = Adversary(model, epsilon=run.train.adversarial_epsilon)
     head = loss_head(model) if run.train.chunked_loss else None
     _demand_fit(model, tokenizer, run)
     _end_turns(model, tokenizer, prepared.facts)
@@ -151,6 +154,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         objective=objective,
         ulysses=ulysses,
         noise=noise,
+        adversary=adversary,
         store=store,
         saves=Saves(store, engine=engine, tokenizer=tokenizer, run=run, world=world, files=files),
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),

@@ -30,6 +30,38 @@ def test_noise_is_the_same_on_two_ranks_and_in_other_micro_batches(
     assert all(abs(plain.losses[step] - one.losses[step]) > 1e-4 for step in one.losses)
 
 
+def test_moving_against_samples_is_the_same_on_two_ranks_and_in_other_micro_batches(
+    wish: Callable[..., Path], launch: Callable
+) -> None:
+    wild = {"adversarial_epsilon": 0.5, "neftune_alpha": 0.0}
+    one = launch(wish("one", **sections("none", 1, micro_batch=4, **wild)))
+    assert one.exit_code == 0, one.output
+    two = launch(wish("two", **sections("zero2", 2, micro_batch=1, **wild)))
+    assert two.exit_code == 0, two.output
+    assert two.facts["strategy"].startswith("ZeRO-2 over 2 ranks")
+    assert two.losses == pytest.approx(one.losses, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "kind"), [("zero1", "full"), ("zero3", "full"), ("fsdp2", "full"), ("ddp", "lora"), ("zero3", "qlora")]
+)
+def test_moving_against_samples_under_other_strategies_and_a_resume(
+    strategy: str, kind: str, wish: Callable[..., Path], launch: Callable
+) -> None:
+    wild = {"adversarial_epsilon": 0.5, "neftune_alpha": 0.0, "schedule": "constant"}
+    extra = {"adapter": {"kind": kind}, "model": {"activation_checkpointing": True}}
+    one = launch(wish("one", **sections("none", 1, micro_batch=2, **wild), **extra))
+    assert one.exit_code == 0, one.output
+    there = launch(wish("there", **sections(strategy, 2, rehearse="always", **wild), **extra))
+    assert there.exit_code == 0, there.output
+    assert there.facts["strategy"].lower().replace("-", "").startswith(strategy)
+    assert there.losses == pytest.approx(one.losses, rel=1e-2 if kind == "qlora" else 1e-4)
+    assert launch(wish("cut", **sections(strategy, 2, steps=2, **wild), **extra)).exit_code == 0
+    cut = launch(wish("cut", **sections(strategy, 2, **wild), **extra))
+    assert "resumed at step 2" in cut.output and cut.losses == there.losses
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "kind"), [("zero3", "full"), ("fsdp2", "lora"), ("zero3", "qlora"), ("ddp", "full")])
 def test_noise_under_other_strategies_and_a_resume(
