@@ -15,8 +15,8 @@ from engine.model.noise import spans
 class Adversary:
     """Two passes of a micro-batch: one listens to the gradient at the embeddings, the next moves them along it.
 
-    A sample is moved by epsilon x g / |g|, where g is the gradient of the loss at all of its embeddings, and |g| its own
-    length: so packing, micro-batch and ranks change nothing, and neither does the loss's scale.
+    A sample is moved by epsilon x g / |g|, where g is the gradient of the loss at all of its embeddings and nobody
+    else's: so packing, micro-batch and ranks change nothing, and neither does the loss's scale.
     """
 
     def __init__(self, model: Any, *, epsilon: float) -> None:

@@ -139,10 +139,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     smoothing = run.train.label_smoothing
     objective, how = objective_of(engine.module, head, vocabulary, world, smoothing=smoothing)
     engine.module.train()
-    options = run.checkpoint
-    store = Store(
-        run.folder / protocol.CHECKPOINTS, options.keep_last, options.keep_best, options.metric, options.mode
-    )
+    store = _store(run)
     files = {name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()}
     job = Job(
         run=run,
@@ -167,6 +164,12 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     if world.first:
         _record(job, strategy, how, prepared.facts)
     return job
+
+
+def _store(run: Run) -> Store:
+    options = run.checkpoint
+    folder = run.folder / protocol.CHECKPOINTS
+    return Store(folder, options.keep_last, options.keep_best, options.metric, options.mode)
 
 
 def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
