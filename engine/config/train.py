@@ -11,7 +11,7 @@ from engine.config.sections import Fraction, NonNegative, Positive, PositiveFloa
 
 Optimizer = Literal[
     "adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor",
-    "lion", "lion_8bit", "paged_lion", "paged_lion_8bit",
+    "lion", "lion_8bit", "paged_lion", "paged_lion_8bit", "muon",
 ]  # fmt: skip
 
 
