@@ -133,7 +133,7 @@ def test_every_group_moves_by_its_own_rate() -> None:
 
 
 def test_muon_steps_matrices_of_layers_and_adamw_the_rest() -> None:
-    """An orthogonalised step's singular values are near one (times 0.2 of the longer side's root); AdamW's first: the rate."""
+    """A step has singular values near one, times 0.2 of the longer side's root; AdamW's first step is the rate."""
     torch.manual_seed(0)
     shapes = ((100, 48), (48, 96), (96, 48), (48,), (100, 48))
     weights = {
