@@ -12,9 +12,14 @@ pytestmark = pytest.mark.dist
 TRAIN = {"steps": 5, "global_batch": 4, "neftune_alpha": 15.0, "label_smoothing": 0.1}
 
 
-def sections(strategy: str, ranks: int, **train: object) -> dict:
-    parallel = {"device": "cpu", "threads": 1, "strategy": strategy, "processes": ranks, "precision": "fp32"}
+def sections(strategy: str, ranks: int, *, precision: str = "fp32", **train: object) -> dict:
+    parallel = {"device": "cpu", "threads": 1, "strategy": strategy, "processes": ranks, "precision": precision}
     return {"train": TRAIN | train, "parallel": parallel}
+
+
+def stored(kind: str) -> dict:
+    """A 4-bit base is sharded as 16-bit words."""
+    return {"precision": "bf16"} if kind == "qlora" else {}
 
 
 def test_noise_is_the_same_on_two_ranks_and_in_other_micro_batches(
@@ -49,7 +54,7 @@ def test_moving_against_samples_is_the_same_on_two_ranks_and_in_other_micro_batc
 def test_moving_against_samples_under_other_strategies_and_a_resume(
     strategy: str, kind: str, wish: Callable[..., Path], launch: Callable
 ) -> None:
-    wild = {"adversarial_epsilon": 0.5, "neftune_alpha": 0.0, "schedule": "constant"}
+    wild = {"adversarial_epsilon": 0.5, "neftune_alpha": 0.0, "schedule": "constant"} | stored(kind)
     extra = {"adapter": {"kind": kind}, "model": {"activation_checkpointing": True}}
     one = launch(wish("one", **sections("none", 1, micro_batch=2, **wild), **extra))
     assert one.exit_code == 0, one.output
@@ -68,15 +73,15 @@ def test_noise_under_other_strategies_and_a_resume(
     strategy: str, kind: str, wish: Callable[..., Path], launch: Callable
 ) -> None:
     extra = {"adapter": {"kind": kind}, "model": {"activation_checkpointing": True}}
-    one = launch(wish("one", **sections("none", 1, micro_batch=2), **extra))
+    one = launch(wish("one", **sections("none", 1, micro_batch=2, **stored(kind)), **extra))
     assert one.exit_code == 0, one.output
-    there = launch(wish("there", **sections(strategy, 2), **extra))
+    there = launch(wish("there", **sections(strategy, 2, **stored(kind)), **extra))
     assert there.exit_code == 0, there.output
     assert there.facts["strategy"].lower().replace("-", "").startswith(strategy)
     assert there.losses == pytest.approx(one.losses, rel=1e-2 if kind == "qlora" else 1e-5)
-    assert launch(wish("cut", **sections(strategy, 2, steps=2, schedule="constant"), **extra)).exit_code == 0
-    whole = launch(wish("whole", **sections(strategy, 2, schedule="constant"), **extra))
-    cut = launch(wish("cut", **sections(strategy, 2, schedule="constant"), **extra))
+    assert launch(wish("cut", **sections(strategy, 2, steps=2, schedule="constant", **stored(kind)), **extra)).exit_code == 0
+    whole = launch(wish("whole", **sections(strategy, 2, schedule="constant", **stored(kind)), **extra))
+    cut = launch(wish("cut", **sections(strategy, 2, schedule="constant", **stored(kind)), **extra))
     assert "resumed at step 2" in cut.output and cut.losses == whole.losses
 
 
