@@ -1,8 +1,8 @@
 """How fast one GPU trains models of real shapes with random weights: tokens a second, MFU, peak memory.
 
 Run: python benchmarks/gpu/training.py [--write] [--only NAME] [--folder WORK]. Each case is one ordinary training by
-the launch line of `temper train`, with packed rows of 4,096 tokens; steps after the first count. Prints a table; --write
-also puts it in docs/results/gpu_training.md. --small runs tiny shapes on a CPU, to try the script itself.
+the launch line of `temper train`, with packed rows of 4,096 tokens; steps after the first count. --write puts the table
+in docs/results/gpu_training.md. --small runs tiny shapes on a CPU, to try the script itself.
 """
 
 from __future__ import annotations
