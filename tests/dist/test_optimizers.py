@@ -43,7 +43,7 @@ def test_muon_is_the_same_on_two_ranks_and_after_a_stop(
 ) -> None:
     def muon(strategy: str, ranks: int, steps: int) -> dict:
         made = sections(strategy, ranks, steps)
-        made["train"] = made["train"] | {"optimizer": "muon", "layer_decay": 1.0, "rehearse": "always"}
+        made["train"] = made["train"] | {"optimizer": "muon", "learning_rate_factors": {}, "rehearse": "always"}
         return made | {"adapter": {"kind": kind}}
 
     one = launch(wish("one", **muon("none", 1, 6)))
@@ -56,7 +56,7 @@ def test_muon_is_the_same_on_two_ranks_and_after_a_stop(
     again = launch(wish("moved", **muon("none", 1, 6)))
     assert "resumed at step 3" in again.output and again.losses == one.losses
     refused = launch(wish("refused", **muon("zero2", 2, 6)))
-    assert refused.exit_code == 2 and "needs whole" in refused.output
+    assert refused.exit_code != 0 and "needs whole" in refused.output
 
 
 @pytest.mark.slow
