@@ -33,7 +33,7 @@ from engine import dist
 from engine.config import Run
 from engine.data import Batch
 from engine.heartbeat import Where
-from engine.model import EmbeddingNoise, Ulysses, head, load_model
+from engine.model import Adversary, EmbeddingNoise, Ulysses, head, load_model
 from engine.track import Perf
 from engine.train import take_step
 from engine.train.assemble import ENGINES
@@ -134,6 +134,8 @@ def measure(case: Case, model: Path, rank: int, port: int, answers: Any) -> None
             ulysses=ulysses,
             where=Where(),
             noise=EmbeddingNoise(None, alpha=0.0, seed=0),
+            adversary=Adversary(None, epsilon=0.0),
+            saves=SimpleNamespace(state=lambda: (0, 0, 0)),
             perf=Perf(Where()),
             spikes=Spikes(Path(os.devnull)),
             loader=rows(case, rank, base.config.vocab_size),

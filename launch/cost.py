@@ -107,7 +107,8 @@ def flops_per_token(run: Run, model: Architecture) -> float:
     frozen = run.adapter.kind != "full"
     backward = (2.0 if frozen else 4.0) * model.active + 2 * attention
     trained = 6.0 * counts(model, run.adapter).trained if frozen else 0.0
-    return forward * (2 if run.model.activation_checkpointing else 1) + backward + trained
+    whole = forward * (2 if run.model.activation_checkpointing else 1) + backward + trained
+    return 2 * whole if run.train.adversarial_epsilon else whole
 
 
 def pace(job: Job, cluster: Cluster) -> Pace | None:

@@ -112,7 +112,8 @@ def judge(sights: Sequence[Sight], limits: Limits, *, lockstep: bool, elsewhere:
         # A first step may take any rank longer than another: what is usual is not known yet.
         named = over or (bool(steps) and behind[0].beat.phase in STEP_PHASES)
         return _blame(behind, len(sights) - len(behind), over=over, patience=patience) if named else None
-    stuck = [sight for sight in behind if sight.state == "D"]
+    # Held in the very phase in which the others wait for it.
+    stuck = [sight for sight in behind if sight.state in ("D", "t")]
     if stuck and len(stuck) < len(behind):
         return _blame(stuck, len(sights) - len(stuck), over=over, patience=patience)
     return _all_the_same(sights, patience) if over else None

@@ -8,7 +8,7 @@ from engine.config import STAGES, Adapter, Run, deepspeed_settings
 from engine.errors import WishError
 from launch import activations
 from launch.architecture import Architecture
-from launch.moments import optimizer_bytes
+from launch.moments import optimizer_bytes, step_bytes
 
 MASTER = 4
 # Elements DeepSpeed's bf16 optimizer copies side by side for one all-reduce (MEMORY_OPT_ALLREDUCE_SIZE in engine.py).
@@ -205,7 +205,7 @@ def _replica(job: Job) -> States:
         gradients_after=before if ddp else gradients,
         gradients_step=(MASTER * count.trained if half else gradients) + (gradients if ddp and half else 0),
         passing_backward=width * count.largest if ddp or job.accumulates else 0,
-        passing_step=0 if ddp or not half else width * count.last,
+        passing_step=max(step_bytes(job.run, job.model), 0 if ddp or not half else width * count.last),
         host=host,
     )
 

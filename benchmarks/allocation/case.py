@@ -129,6 +129,8 @@ def cases() -> Iterator[Case]:
     yield Case("none", optimizer="lion")
     yield Case("zero2", optimizer="lion")
     yield Case("none", optimizer="lion_8bit")
+    for kind in ("full", "lora"):
+        yield Case("none", kind, optimizer="muon")
     yield Case("none", rows=1)
     for strategy in ("none", "ddp", "zero2", "zero3", "fsdp2"):
         for kind in ("full", "lora"):

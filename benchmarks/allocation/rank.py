@@ -17,7 +17,7 @@ from engine import dist
 from engine.config import Run
 from engine.data import Batch
 from engine.heartbeat import Where
-from engine.model import EmbeddingNoise, Ulysses, adapt, head, load_model
+from engine.model import Adversary, EmbeddingNoise, Ulysses, adapt, head, load_model
 from engine.track import Perf
 from engine.train import take_step
 from engine.train.assemble import ENGINES
@@ -119,6 +119,8 @@ def _job(run: Run, world: dist.World, engine: Any, objective: Objective) -> Any:
         objective=objective,
         where=Where(),
         noise=EmbeddingNoise(None, alpha=0.0, seed=0),
+        adversary=Adversary(None, epsilon=0.0),
+        saves=SimpleNamespace(state=lambda: (0, 0, 0)),
         perf=Perf(Where()),
         spikes=Spikes(Path(os.devnull)),
         loader=SimpleNamespace(micro_batches=micro_batches),

@@ -17,7 +17,7 @@ _HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 def command() -> str:
     """As it was typed; folders of the user's are of no use to a reader."""
-    words = [f"python benchmarks/{Path(sys.argv[0]).name}"]
+    words = [f"python {Path(sys.argv[0]).resolve().relative_to(ROOT)}"]
     hide = False
     for word in sys.argv[1:]:
         words.append("FOLDER" if hide else "--peers FOLDER" if word.startswith("--peers=") else word)

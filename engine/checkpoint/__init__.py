@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.checkpoint.background import Published, Saves
 from engine.checkpoint.load import resume
 from engine.checkpoint.manifest import Manifest, Torn, sync_folder, sync_tree
 from engine.checkpoint.pieces import Piece, Saved, divisible, indivisible, spread
@@ -17,8 +18,10 @@ __all__ = [
     "Manifest",
     "Piece",
     "Progress",
+    "Published",
     "Rejected",
     "Saved",
+    "Saves",
     "Store",
     "Torn",
     "divisible",

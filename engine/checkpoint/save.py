@@ -58,6 +58,23 @@ class Progress:
     """Measurements of the watched metric since it last improved."""
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one rank is to write of a step, and the facts that a later start must know.
+
+    Attributes:
+        weights: trainable weights, whole, on rank 0; empty elsewhere.
+        buffers: what the model keeps beside its parameters, on rank 0.
+    """
+
+    step: int
+    facts: dict[str, Any]
+    pieces: list[Piece]
+    scaling: dict[str, Any]
+    weights: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
 def save(
     store: Store,
     progress: Progress,
@@ -68,27 +85,72 @@ def save(
     world: World,
     files: Mapping[str, str],
     metrics: Mapping[str, float],
+    copied: bool = False,
 ) -> Path:
     """Save a step's checkpoint (a collective) and return its folder.
 
-    `files` are the SHA-256 of the data's files, by name: a resume on others would be another run.
+    Args:
+        files: SHA-256 of the data's files, by name: a resume on others would be another run.
+        copied: whether to write a copy, as a save in the background does.
 
     Raises:
         TemperError: no room, or the weights read back are not the model's; older checkpoints are untouched.
     """
-    step = progress.step
-    trained = sum(_elements(shape) for shape in shapes(engine.model, trainable_only=True).values())
-    _together(world, lambda: _begin(store, step, trained))
-    folder = store.partial(step)
-    with store.guard(step):
-        _write(folder, engine, tokenizer, world)
+    taken = take(store, progress, engine=engine, run=run, world=world, files=files, copied=copied)
+    write(store, taken, engine.model, tokenizer, world)
     world.barrier()
+    together(world, lambda: store.publish(taken.step, metrics=metrics, facts=taken.facts))
+    return store.path(taken.step)
+
+
+def take(
+    store: Store,
+    progress: Progress,
+    *,
+    engine: Savable,
+    run: Run,
+    world: World,
+    files: Mapping[str, str],
+    copied: bool,
+) -> Taken:
+    """Make room for a step's checkpoint and gather what this rank writes of it (a collective).
+
+    Where it is `copied`, training may go on while it is written; else it is good until the next step.
+    """
+    trained = sum(_elements(shape) for shape in shapes(engine.model, trainable_only=True).values())
+    needed = trained * BYTES_PER_TRAINED_WEIGHT
+    together(world, lambda: store.begin(progress.step, needed_bytes=needed))
     facts = wishes(run, world, files) | {
         "fingerprint": fingerprint(engine.model),
         "progress": _plain(progress),
     }
-    _together(world, lambda: store.publish(step, metrics=metrics, facts=facts))
-    return store.path(step)
+    own = _copy if copied else _same
+    held = [
+        Piece(
+            piece.name,
+            piece.start,
+            own(piece.master),
+            {key: own(value) for key, value in piece.state.items()},
+        )
+        for piece in engine.pieces()
+    ]
+    weights = {name: own(weight) for name, weight in engine.weights(every_rank=False).items()}
+    buffers = (
+        {name: own(buffer) for name, buffer in _persistent_buffers(engine.model).items()}
+        if world.first
+        else {}
+    )
+    return Taken(progress.step, facts, held, dict(engine.scaling), weights, buffers)
+
+
+def write(store: Store, taken: Taken, model: Any, tokenizer: Any, world: World) -> None:
+    """Write this rank's part of a checkpoint, which nobody sees before it is published."""
+    with store.guard(taken.step) as folder:
+        state = folder / STATE
+        state.mkdir(exist_ok=True)
+        pieces.write(state, world.rank, taken.pieces, taken.scaling)
+        if world.first:
+            write_weights(folder / WEIGHTS, model, taken.weights, tokenizer, buffers=taken.buffers)
 
 
 def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
@@ -103,7 +165,14 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
     }
     # Known of since later: a run that leaves them alone agrees with a checkpoint that has no word of them.
     untouched = Train()
-    for key in ("layer_decay", "learning_rate_factors", "label_smoothing", "neftune_alpha"):
+    since = (
+        "layer_decay",
+        "learning_rate_factors",
+        "label_smoothing",
+        "neftune_alpha",
+        "adversarial_epsilon",
+    )
+    for key in since:
         if getattr(run.train, key) != getattr(untouched, key):
             picked[f"train.{key}"] = getattr(run.train, key)
     data = run.data.model_dump(mode="json", exclude={"processes", "decontaminate"}) if run.data else None
@@ -114,24 +183,24 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
     return place | {"wishes": picked | model | others}
 
 
-def _write(folder: Path, engine: Savable, tokenizer: Any, world: World) -> None:
-    state = folder / STATE
-    state.mkdir(exist_ok=True)
-    pieces.write(state, world.rank, engine.pieces(), engine.scaling)
-    weights = engine.weights(every_rank=False)
-    if world.first:
-        write_weights(folder / WEIGHTS, engine.model, weights, tokenizer)
-
-
-def write_weights(folder: Path, model: Any, weights: dict[str, Tensor], tokenizer: Any) -> None:
+def write_weights(
+    folder: Path,
+    model: Any,
+    weights: dict[str, Tensor],
+    tokenizer: Any,
+    *,
+    buffers: dict[str, Tensor] | None = None,
+) -> None:
     """Write what `from_pretrained` takes (an adapter alone, for a PEFT model), then read it back and compare.
+
+    `buffers` are the model's persistent ones; None: as they are now.
 
     Raises:
         TemperError: names, shapes or values on disk are not the model's.
     """
     expected = shapes(model, trainable_only=True)
-    buffers: dict[str, Tensor] = {}
     if hasattr(model, "peft_config"):
+        buffers = {}  # the base's, which is not written
         # An adapted embedding is frozen as well: without the switch, PEFT would write a copy of it, whole.
         # Imported here: transformers' modelling takes seconds, and a store is opened without it.
         from engine.model import published
@@ -141,7 +210,7 @@ def write_weights(folder: Path, model: Any, weights: dict[str, Tensor], tokenize
             model.save_pretrained(str(folder), state_dict=written, save_embedding_layers=False)
         expected = _as_adapter(expected, weights, written)
     else:
-        buffers = _persistent_buffers(model)
+        buffers = _persistent_buffers(model) if buffers is None else buffers
         model.save_pretrained(str(folder), state_dict=weights | buffers)
         held = {name: tuple(buffer.shape) for name, buffer in buffers.items()}
         expected = _as_published(model, expected | held)
@@ -195,11 +264,7 @@ def _as_published(model: Any, expected: dict[str, tuple[int, ...]]) -> dict[str,
     return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, blank).items()}
 
 
-def _begin(store: Store, step: int, trained: int) -> None:
-    store.begin(step, needed_bytes=trained * BYTES_PER_TRAINED_WEIGHT)
-
-
-def _together(world: World, act: Any) -> None:
+def together(world: World, act: Any) -> None:
     """Rank 0 acts; if it cannot, every rank raises its error, so that none waits for it."""
     error: TemperError | None = None
     if world.first:
@@ -210,6 +275,18 @@ def _together(world: World, act: Any) -> None:
     error = world.share(error)
     if error is not None:
         raise error
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _copy(value: Any) -> Any:
+    """A tensor of its own in host memory; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    held = value.detach()
+    return held.clone() if held.device.type == "cpu" else held.cpu()
 
 
 def _elements(shape: tuple[int, ...]) -> int:

@@ -22,6 +22,8 @@ def deepspeed_settings(run: Run, world_size: int, *, cpu: bool | None = None) ->
     """
     train, parallel = run.train, run.parallel
     groups = max(1, world_size // parallel.sequence)
+    # A pass against the model is to DeepSpeed a micro-batch of its own.
+    passes = 2 if train.adversarial_epsilon else 1
     cpu = parallel.device == "cpu" if cpu is None else cpu
     stage = STAGES[parallel.strategy]
     zero: dict[str, Any] = {
@@ -46,9 +48,9 @@ def deepspeed_settings(run: Run, world_size: int, *, cpu: bool | None = None) ->
         }
     return {
         "train_micro_batch_size_per_gpu": train.micro_batch,
-        "gradient_accumulation_steps": train.global_batch // (train.micro_batch * groups),
+        "gradient_accumulation_steps": passes * train.global_batch // (train.micro_batch * groups),
         # DeepSpeed knows of no ranks that share a row: to it each has rows of its own.
-        "train_batch_size": train.global_batch * parallel.sequence,
+        "train_batch_size": passes * train.global_batch * parallel.sequence,
         "gradient_clipping": train.clip_norm,
         "zero_optimization": zero,
         "bf16": {"enabled": parallel.precision == "bf16"},

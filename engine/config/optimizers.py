@@ -11,9 +11,9 @@ from engine.config.train import Train
 ADAM = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 LION = ("lion", "lion_8bit", "paged_lion", "paged_lion_8bit")
 READ_BY = {
-    "beta1": (*ADAM, *LION),
-    "beta2": (*ADAM, *LION),
-    "epsilon": ADAM,
+    "beta1": (*ADAM, *LION, "muon"),
+    "beta2": (*ADAM, *LION, "muon"),
+    "epsilon": (*ADAM, "muon"),
 }
 """The optimizers each setting means something to; all read the learning rate and the weight decay."""
 

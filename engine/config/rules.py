@@ -132,17 +132,18 @@ def offload_steps_with_adamw(run: Run, ranks: int) -> Iterator[Finding]:
         )
 
 
-def adafactor_shards_break_rows(run: Run, ranks: int) -> Iterator[Finding]:
-    """Adafactor factors matrices by rows and columns; ZeRO hands it flat pieces."""
-    if run.train.optimizer == "adafactor" and run.parallel.strategy.startswith("zero"):
+def shards_break_matrices(run: Run, ranks: int) -> Iterator[Finding]:
+    """Adafactor factors matrices by rows and columns, and Muon orthogonalises them; ZeRO hands out flat pieces."""
+    wish = run.train.optimizer
+    if wish in ("adafactor", "muon") and run.parallel.strategy.startswith("zero"):
         yield Finding(
-            f"train.optimizer is adafactor and parallel.strategy is {run.parallel.strategy}",
-            "ZeRO flattens the matrices Adafactor factors: use adamw or adamw_8bit, or strategy none or ddp",
+            f"train.optimizer is {wish} and parallel.strategy is {run.parallel.strategy}",
+            f"ZeRO flattens the matrices that {wish} needs whole: use adamw or adamw_8bit, or strategy none or ddp",
         )
 
 
 def eight_bit_states_need_whole_tensors(run: Run, ranks: int) -> Iterator[Finding]:
-    """torch's FSDP2 hands DTensors to the optimizer, which bitsandbytes' kernels do not take."""
+    """torch's FSDP2 hands out DTensors, which bitsandbytes' kernels do not take; Muon needs whole matrices."""
     if run.parallel.strategy == "fsdp2" and run.train.optimizer not in ("adamw", "adafactor"):
         yield Finding(
             f"parallel.strategy is fsdp2 and train.optimizer is {run.train.optimizer}", "use adamw with fsdp2"
@@ -308,7 +309,7 @@ OF_TRAINING: tuple[Rule, ...] = (
     fsdp_has_no_loss_scaling,
     offload_has_an_owner,
     offload_steps_with_adamw,
-    adafactor_shards_break_rows,
+    shards_break_matrices,
     eight_bit_states_need_whole_tensors,
     optimizers.settings_suit_the_optimizer,
     quantised_base_computes_in_sixteen_bits,

@@ -334,6 +334,10 @@ class Checkpoint(Section):
     """Steps between saves; 0: only at the end (and when asked to stop)."""
     at_end: bool = True
     """Save when the run ends, too. False: only every few steps and when asked to stop."""
+    background: bool = False
+    """Train on while a checkpoint is written. Each rank copies its part into host memory first: 12 bytes a trained
+    weight over all ranks with AdamW, and whole weights on rank 0. A checkpoint exists once all ranks have written it, a
+    few steps later; the last one of a run is always waited for."""
     keep_last: Positive = 2
     """Newest checkpoints kept."""
     keep_best: NonNegative = 1

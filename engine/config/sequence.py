@@ -43,9 +43,15 @@ def attention_is_its_own(run: Run, ranks: int) -> Iterator[Finding]:
 
 
 def noise_needs_whole_samples(run: Run, ranks: int) -> Iterator[Finding]:
-    """A sample's noise is drawn in one piece, from its tokens."""
+    """A sample's noise is drawn in one piece, from its tokens; it is moved against itself by one gradient."""
     if run.parallel.sequence > 1 and run.train.neftune_alpha:
         yield Finding(
             f"parallel.sequence is {run.parallel.sequence} and train.neftune_alpha is {run.train.neftune_alpha:g}",
             "set neftune_alpha to 0, or sequence to 1",
+        )
+    if run.parallel.sequence > 1 and run.train.adversarial_epsilon:
+        yield Finding(
+            f"parallel.sequence is {run.parallel.sequence} and train.adversarial_epsilon is "
+            f"{run.train.adversarial_epsilon:g}",
+            "set adversarial_epsilon to 0, or sequence to 1",
         )

@@ -11,7 +11,7 @@ from engine.config.sections import Fraction, NonNegative, Positive, PositiveFloa
 
 Optimizer = Literal[
     "adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor",
-    "lion", "lion_8bit", "paged_lion", "paged_lion_8bit",
+    "lion", "lion_8bit", "paged_lion", "paged_lion_8bit", "muon",
 ]  # fmt: skip
 
 
@@ -72,6 +72,9 @@ class Train(Section):
     neftune_alpha: Annotated[float, Field(ge=0.0, le=1e4)] = 0.0
     """Noise on the input embeddings in training (NEFTune, arXiv 2310.05914, which tries 5, 10 and 15); 0 turns it off.
     A sample's noise depends on the seed, the step and the sample, not on how the step is cut."""
+    adversarial_epsilon: Annotated[float, Field(ge=0.0, le=1e4)] = 0.0
+    """Train on each sample once more with its embeddings moved this far along the gradient of its loss, and add that
+    loss (FGM, arXiv 1605.07725). 0 turns it off; else a step takes twice as long."""
     non_finite: Literal["stop", "skip"] = "stop"
     """What a step without finite gradients does: `stop` the run, or leave the weights alone and go on (`skip`; ten such
     steps on end stop it). Its samples are named either way."""

@@ -1,6 +1,7 @@
 """Weights: load, adapt, and probe what they can be trusted with."""
 
 from engine.model.adapt import adapt, published, with_adapter
+from engine.model.adversary import Adversary
 from engine.model.head import LossHead, loss_head
 from engine.model.load import DTYPES, load_dequantised, load_model, unsharded
 from engine.model.noise import EmbeddingNoise
@@ -13,6 +14,7 @@ from engine.model.probe import (
 from engine.model.ulysses import Ulysses
 
 __all__ = [
+    "Adversary",
     "DTYPES",
     "EmbeddingNoise",
     "LossHead",

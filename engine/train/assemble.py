@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import torch
 
 from engine import protocol
-from engine.checkpoint import Progress, Store, fingerprint, smaller_is_better
+from engine.checkpoint import Progress, Saves, Store, fingerprint, smaller_is_better
 from engine.config import Run, demand
 from engine.data import Batch, Loader, end_of_turn, load_tokenizer, prepare
 from engine.dist import World
 from engine.errors import WishError
 from engine.heartbeat import Where
 from engine.model import (
+    Adversary,
     EmbeddingNoise,
     Ulysses,
     adapt,
@@ -71,7 +72,9 @@ class Job:
     objective: Objective
     ulysses: Ulysses
     noise: EmbeddingNoise
+    adversary: Adversary
     store: Store
+    saves: Saves
     tracker: Tracker
     where: Where
     perf: Perf
@@ -121,6 +124,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     ulysses.serve(base)
     model = adapt(base, run, new_tokens=new)
     noise = EmbeddingNoise(model, alpha=run.train.neftune_alpha, seed=run.seed)
+    adversary = Adversary(model, epsilon=run.train.adversarial_epsilon)
     head = loss_head(model) if run.train.chunked_loss else None
     _demand_fit(model, tokenizer, run)
     _end_turns(model, tokenizer, prepared.facts)
@@ -135,10 +139,8 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     smoothing = run.train.label_smoothing
     objective, how = objective_of(engine.module, head, vocabulary, world, smoothing=smoothing)
     engine.module.train()
-    options = run.checkpoint
-    store = Store(
-        run.folder / protocol.CHECKPOINTS, options.keep_last, options.keep_best, options.metric, options.mode
-    )
+    store = _store(run)
+    files = {name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()}
     job = Job(
         run=run,
         world=world,
@@ -149,17 +151,25 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         objective=objective,
         ulysses=ulysses,
         noise=noise,
+        adversary=adversary,
         store=store,
+        saves=Saves(store, engine=engine, tokenizer=tokenizer, run=run, world=world, files=files),
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
         perf=Perf(where, event=_event(world)),
         spikes=Spikes(run.folder),
         steps=run.train.steps or prepared.train.steps,
-        files={name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()},
+        files=files,
     )
     if world.first:
         _record(job, strategy, how, prepared.facts)
     return job
+
+
+def _store(run: Run) -> Store:
+    options = run.checkpoint
+    folder = run.folder / protocol.CHECKPOINTS
+    return Store(folder, options.keep_last, options.keep_best, options.metric, options.mode)
 
 
 def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from engine import protocol
-from engine.checkpoint import WEIGHTS, resume, save, sync_tree
+from engine.checkpoint import WEIGHTS, Published, resume, sync_tree
 from engine.config import Run
 from engine.dist import World
 from engine.errors import Preempted, TemperError, WishError
@@ -65,6 +65,7 @@ def train(
             result = take_step(job, log=due, asked_to_stop=bool(asked))
             _advance(job, result, time.monotonic() - began)
             job.where.at("log")
+            _tell_published(job, job.saves.agree(result.saving))
             job.meter.step(result.tokens, result.trained_tokens)
             job.perf.step(result.tokens, result.trained_tokens)
             logged = _report(job, result) if due else {}
@@ -79,7 +80,7 @@ def train(
             last = ending and (run.checkpoint.at_end or result.stop)
             if last or wanted or best:
                 with job.meter.aside():
-                    _save(job, logged | measured)
+                    _save(job, logged | measured, at_once=ending)
                 saved = job.progress.step
             if result.stop and job.progress.step < job.steps:
                 status = "preempted"
@@ -228,26 +229,24 @@ def _watch(job: Job, metrics: dict[str, float]) -> bool:
     return improved
 
 
-def _save(job: Job, metrics: dict[str, float]) -> None:
+def _save(job: Job, metrics: dict[str, float], *, at_once: bool) -> None:
     job.where.at("save")
     began = time.monotonic()
-    save(
-        job.store,
-        job.progress,
-        engine=job.engine,
-        tokenizer=job.tokenizer,
-        run=job.run,
-        world=job.world,
-        files=job.files,
-        metrics=metrics,
-    )
+    published = job.saves.save(job.progress, metrics, at_once=at_once)
     held = time.monotonic() - began
     job.perf.saved(held)
     job.tracker.log({"event": "save", "step": job.progress.step, "save_ms": round(1000 * held, 1)})
+    _tell_published(job, published)
+
+
+def _tell_published(job: Job, published: list[Published]) -> None:
+    for each in published:
+        job.tracker.log({"event": "saved", "step": each.step, "seconds": round(each.seconds, 3)})
 
 
 def _finish(job: Job, status: Any, saved: int, started: float) -> protocol.Outcome:
     job.where.at("finish")
+    _tell_published(job, job.saves.finish())
     checkpoint = str(job.store.path(saved)) if saved >= 0 else None
     outcome = protocol.Outcome(status, job.progress.step, time.monotonic() - started, checkpoint)
     if job.world.first:

@@ -13,7 +13,8 @@ from torch.distributed.tensor import DTensor
 from engine.checkpoint import Piece, spread
 from engine.config import Train
 from engine.errors import WishError
-from engine.train.rates import Places, rate_factors
+from engine.train.muon import MuonAndAdamW
+from engine.train.rates import Places, layer_of, rate_factors
 
 Named = tuple[str, torch.nn.Parameter]
 
@@ -37,6 +38,8 @@ def build_optimizer(parameters: Iterable[Named], train: Train, places: Places) -
         "betas": (train.beta1, train.beta2),
         "eps": train.epsilon,
     }
+    if train.optimizer == "muon":
+        return MuonAndAdamW(groups, adam)
     if train.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **adam)
     try:
@@ -161,9 +164,9 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _groups(parameters: list[Named], train: Train, places: Places) -> list[dict[str, Any]]:
-    """Matrices, which decay, then the rest; each apart by its factor on the learning rate."""
+    """Matrices, which decay, then the rest; each apart by its factor on the learning rate, and for Muon by its rule."""
     factors = rate_factors([name for name, _ in parameters], train, places)
-    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
     for name, parameter in parameters:
         # ZeRO-3 leaves a flat, empty shard in place; its real shape is beside it.
         matrix = len(getattr(parameter, "ds_shape", parameter.shape)) >= 2
@@ -173,5 +176,8 @@ def _groups(parameters: list[Named], train: Train, places: Places) -> list[dict[
             "factor": factors[name],
             "lr": train.learning_rate * factors[name],
         }
-        groups.setdefault((matrix, factors[name]), fresh)["params"].append(parameter)
+        muon = train.optimizer == "muon" and parameter.dim() == 2 and layer_of(name) is not None
+        if train.optimizer == "muon":
+            fresh["muon"] = muon
+        groups.setdefault((matrix, factors[name], muon), fresh)["params"].append(parameter)
     return [groups[key] for key in sorted(groups, key=lambda key: not key[0])]

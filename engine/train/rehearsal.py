@@ -128,6 +128,7 @@ def _save(job: Job) -> int:
             world=job.world,
             files=job.files,
             metrics={},
+            copied=job.run.checkpoint.background,
         )
         if job.world.first:
             size, weights = _size(path), _size(path / WEIGHTS)

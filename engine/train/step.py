@@ -23,6 +23,8 @@ class StepResult:
     grad_norm: float
     stop: bool
     loss: float | None
+    saving: list[int]
+    """Of the save in the background: how many ranks wrote, published, failed."""
 
 
 def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
@@ -47,19 +49,12 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
         int(asked_to_stop),
     )
     job.where.at("agree")
-    trained, tokens, stop = (int(count) for count in world.sum(counts))
+    trained, tokens, stop, *saving = (int(count) for count in world.sum((*counts, *job.saves.state())))
     scale = world.size / max(1, trained)
     losses = []
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
-        # Activations that are recomputed meet the same attention in backward.
-        noise = job.noise.added(batch.input_ids, batch.position_ids, step=step)
-        with engine.accumulate(last=last), job.ulysses.spread(batch.whole), noise:
-            job.where.at("forward")
-            loss = job.objective(engine.module, batch, world.device)
-            losses.append(loss.detach())
-            job.where.at("backward")
-            engine.backward(loss * scale, last=last)
+        losses.append(_pass_through(job, batch, scale, last=last))
     mean = None
     if log:
         sums = torch.stack(losses).tolist()
@@ -73,7 +68,25 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
         _look_at_norm(job, update.grad_norm, batches, losses)
     if mean is not None and math.isfinite(mean):
         _look_for_spike(job, mean, rate, update.grad_norm, batches, losses)
-    return StepResult(trained, tokens, rate, update.grad_norm, bool(stop), mean)
+    return StepResult(trained, tokens, rate, update.grad_norm, bool(stop), mean, saving)
+
+
+def _pass_through(job: Job, batch: Batch, scale: float, *, last: bool) -> torch.Tensor:
+    """Gradients of a micro-batch, and of it moved against the model where that is asked for; its own summed loss."""
+    engine, own = job.engine, None
+    for number in range(job.adversary.passes):
+        closes = last and number == job.adversary.passes - 1
+        noise = job.noise.added(batch.input_ids, batch.position_ids, step=job.progress.step)
+        against = job.adversary.against(batch.position_ids, number=number)
+        # Activations that are recomputed meet the same attention in backward.
+        with engine.accumulate(last=closes), job.ulysses.spread(batch.whole), noise, against:
+            job.where.at("forward")
+            loss = job.objective(engine.module, batch, job.world.device)
+            own = loss.detach() if own is None else own
+            job.where.at("backward")
+            engine.backward(loss * scale, last=closes)
+    assert own is not None
+    return own
 
 
 def _look_at_norm(job: Job, norm: float, batches: list[Batch], losses: list[torch.Tensor]) -> None:

@@ -69,7 +69,8 @@ class Zero:
             engine.gradient_accumulation_steps() * engine.train_micro_batch_size_per_gpu() * self.world.size
         )
         # Ranks that share a row are each a rank with a row to DeepSpeed.
-        rows = parts // self.run.parallel.sequence
+        passes = 2 if self.run.train.adversarial_epsilon else 1
+        rows = parts // (self.run.parallel.sequence * passes)
         assert rows == self.run.train.global_batch, f"DeepSpeed would step on {rows} rows"
         if self.stage == 3:
             whole = [name for name, p in self.model.named_parameters() if not hasattr(p, "ds_tensor")]

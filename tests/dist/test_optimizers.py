@@ -37,6 +37,29 @@ def test_lion_and_layer_rates_are_the_same_under_zero2(wish: Callable[..., Path]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_muon_is_the_same_on_two_ranks_and_after_a_stop(
+    kind: str, wish: Callable[..., Path], launch: Callable
+) -> None:
+    def muon(strategy: str, ranks: int, steps: int) -> dict:
+        made = sections(strategy, ranks, steps)
+        made["train"] = made["train"] | {"optimizer": "muon", "learning_rate_factors": {}, "rehearse": "always"}
+        return made | {"adapter": {"kind": kind}}
+
+    one = launch(wish("one", **muon("none", 1, 6)))
+    assert one.exit_code == 0, one.output
+    there = launch(wish("there", **muon("ddp", 2, 6)))
+    assert there.exit_code == 0, there.output
+    assert there.facts["strategy"].startswith("ddp over 2 ranks")
+    assert there.losses == pytest.approx(one.losses, rel=1e-3)
+    assert launch(wish("moved", **muon("none", 1, 3))).exit_code == 0
+    again = launch(wish("moved", **muon("none", 1, 6)))
+    assert "resumed at step 3" in again.output and again.losses == one.losses
+    refused = launch(wish("refused", **muon("zero2", 2, 6)))
+    assert refused.exit_code != 0 and "needs whole" in refused.output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero3"])
 def test_lion_is_the_same_everywhere_and_moves(
     strategy: str, wish: Callable[..., Path], launch: Callable

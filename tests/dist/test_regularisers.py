@@ -12,9 +12,14 @@ pytestmark = pytest.mark.dist
 TRAIN = {"steps": 5, "global_batch": 4, "neftune_alpha": 15.0, "label_smoothing": 0.1}
 
 
-def sections(strategy: str, ranks: int, **train: object) -> dict:
-    parallel = {"device": "cpu", "threads": 1, "strategy": strategy, "processes": ranks, "precision": "fp32"}
+def sections(strategy: str, ranks: int, *, precision: str = "fp32", **train: object) -> dict:
+    parallel = {"device": "cpu", "threads": 1, "strategy": strategy, "processes": ranks, "precision": precision}
     return {"train": TRAIN | train, "parallel": parallel}
+
+
+def stored(kind: str) -> dict:
+    """A 4-bit base is sharded as 16-bit words."""
+    return {"precision": "bf16"} if kind == "qlora" else {}
 
 
 def test_noise_is_the_same_on_two_ranks_and_in_other_micro_batches(
@@ -30,21 +35,53 @@ def test_noise_is_the_same_on_two_ranks_and_in_other_micro_batches(
     assert all(abs(plain.losses[step] - one.losses[step]) > 1e-4 for step in one.losses)
 
 
+def test_moving_against_samples_is_the_same_on_two_ranks_and_in_other_micro_batches(
+    wish: Callable[..., Path], launch: Callable
+) -> None:
+    wild = {"adversarial_epsilon": 0.5, "neftune_alpha": 0.0}
+    one = launch(wish("one", **sections("none", 1, micro_batch=4, **wild)))
+    assert one.exit_code == 0, one.output
+    two = launch(wish("two", **sections("zero2", 2, micro_batch=1, **wild)))
+    assert two.exit_code == 0, two.output
+    assert two.facts["strategy"].startswith("ZeRO-2 over 2 ranks")
+    assert two.losses == pytest.approx(one.losses, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "kind"), [("zero1", "full"), ("zero3", "full"), ("fsdp2", "full"), ("ddp", "lora"), ("zero3", "qlora")]
+)
+def test_moving_against_samples_under_other_strategies_and_a_resume(
+    strategy: str, kind: str, wish: Callable[..., Path], launch: Callable
+) -> None:
+    wild = {"adversarial_epsilon": 0.5, "neftune_alpha": 0.0, "schedule": "constant"} | stored(kind)
+    extra = {"adapter": {"kind": kind}, "model": {"activation_checkpointing": True}}
+    one = launch(wish("one", **sections("none", 1, micro_batch=2, **wild), **extra))
+    assert one.exit_code == 0, one.output
+    there = launch(wish("there", **sections(strategy, 2, rehearse="always", **wild), **extra))
+    assert there.exit_code == 0, there.output
+    assert there.facts["strategy"].lower().replace("-", "").startswith(strategy)
+    assert there.losses == pytest.approx(one.losses, rel=1e-2 if kind == "qlora" else 1e-4)
+    assert launch(wish("cut", **sections(strategy, 2, steps=2, **wild), **extra)).exit_code == 0
+    cut = launch(wish("cut", **sections(strategy, 2, **wild), **extra))
+    assert "resumed at step 2" in cut.output and cut.losses == there.losses
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "kind"), [("zero3", "full"), ("fsdp2", "lora"), ("zero3", "qlora"), ("ddp", "full")])
 def test_noise_under_other_strategies_and_a_resume(
     strategy: str, kind: str, wish: Callable[..., Path], launch: Callable
 ) -> None:
     extra = {"adapter": {"kind": kind}, "model": {"activation_checkpointing": True}}
-    one = launch(wish("one", **sections("none", 1, micro_batch=2), **extra))
+    one = launch(wish("one", **sections("none", 1, micro_batch=2, **stored(kind)), **extra))
     assert one.exit_code == 0, one.output
-    there = launch(wish("there", **sections(strategy, 2), **extra))
+    there = launch(wish("there", **sections(strategy, 2, **stored(kind)), **extra))
     assert there.exit_code == 0, there.output
     assert there.facts["strategy"].lower().replace("-", "").startswith(strategy)
     assert there.losses == pytest.approx(one.losses, rel=1e-2 if kind == "qlora" else 1e-5)
-    assert launch(wish("cut", **sections(strategy, 2, steps=2, schedule="constant"), **extra)).exit_code == 0
-    whole = launch(wish("whole", **sections(strategy, 2, schedule="constant"), **extra))
-    cut = launch(wish("cut", **sections(strategy, 2, schedule="constant"), **extra))
+    assert launch(wish("cut", **sections(strategy, 2, steps=2, schedule="constant", **stored(kind)), **extra)).exit_code == 0
+    whole = launch(wish("whole", **sections(strategy, 2, schedule="constant", **stored(kind)), **extra))
+    cut = launch(wish("cut", **sections(strategy, 2, schedule="constant", **stored(kind)), **extra))
     assert "resumed at step 2" in cut.output and cut.losses == whole.losses
 
 

@@ -102,6 +102,14 @@ def test_the_one_that_waits_for_a_disk_is_told_from_those_that_wait_for_it() -> 
     assert hang is not None and hang.ranks == (1,) and "file system that hangs" in hang.sentence
 
 
+def test_the_one_a_debugger_holds_is_named_in_the_phase_of_those_that_wait_for_it() -> None:
+    sights = [sight(0, 40, 10.0), sight(1, 40, 10.0, "t")]
+    hang = judge(sights, LIMITS, lockstep=True)
+    assert hang is not None and hang.ranks == (1,) and not hang.over
+    assert "while 1 other waits for it: held by a debugger (state t)" in hang.sentence
+    assert judge([sight(rank, 40, 10.0, "t") for rank in (0, 1)], LIMITS, lockstep=True) is None
+
+
 def test_ranks_elsewhere_may_be_the_ones_waited_for_unless_one_here_is_stopped() -> None:
     sights = [sight(0, 40, 900.0), sight(1, 38, 901.0)]
     assert judge(sights, LIMITS, lockstep=True, elsewhere=2) is None

@@ -10,7 +10,7 @@ import torch
 from engine.config import Train
 from engine.errors import WishError
 from engine.train import build_optimizer, learning_rate
-from engine.train.optim import set_learning_rate
+from engine.train.optim import put_state, set_learning_rate
 from engine.train.rates import Places, rate_factors
 
 STEPS = 100
@@ -72,6 +72,7 @@ def test_decay_is_on_matrices_only() -> None:
         ("paged_adamw_8bit", "PagedAdamW8bit"),
         ("adafactor", "Adafactor"),
         ("lion", "Lion"),
+        ("muon", "MuonAndAdamW"),
         ("lion_8bit", "Lion8bit"),
         ("paged_lion", "PagedLion"),
         ("paged_lion_8bit", "PagedLion8bit"),
@@ -129,6 +130,52 @@ def test_every_group_moves_by_its_own_rate() -> None:
     optimizer.step()
     moved = [-float(parameter.detach().mean()) for parameter in weights.values()]
     assert moved == pytest.approx([0.25 * factor for factor in (0.125, 0.25, 0.5, 1.0, 1.0)])
+
+
+def test_muon_steps_matrices_of_layers_and_adamw_the_rest() -> None:
+    """A step has singular values near one, times 0.2 of the longer side's root; AdamW's first step is the rate."""
+    torch.manual_seed(0)
+    shapes = ((100, 48), (48, 96), (96, 48), (48,), (100, 48))
+    weights = {
+        name: torch.nn.Parameter(torch.zeros(shape)) for name, shape in zip(NAMES, shapes, strict=True)
+    }
+    optimizer = build_optimizer(weights.items(), Train(optimizer="muon", learning_rate=0.5), PLACES)
+    for parameter in weights.values():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    for name, parameter in weights.items():
+        moved = -parameter.detach()
+        if ".layers." in name:
+            values = torch.linalg.svdvals(moved / (0.5 * 0.2 * max(moved.shape) ** 0.5))
+            assert values.min() > 0.5 and values.max() < 1.5, name
+            assert set(optimizer.state[parameter]) == {"momentum_buffer"}
+        else:
+            assert torch.allclose(moved.abs(), torch.full_like(moved, 0.5), rtol=1e-3), name
+            assert {"exp_avg", "exp_avg_sq"} < set(optimizer.state[parameter])
+
+
+def test_muon_goes_on_from_loaded_state_as_if_it_had_not_stopped() -> None:
+    torch.manual_seed(0)
+    gradients = torch.randn(6, 64, 64)
+
+    def optimizer() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        weight = torch.nn.Parameter(torch.ones(64, 64))
+        return weight, build_optimizer([(NAMES[1], weight)], Train(optimizer="muon"), PLACES)
+
+    def steps(weight: torch.nn.Parameter, made: torch.optim.Optimizer, numbers: range) -> None:
+        for number in numbers:
+            weight.grad = gradients[number].clone()
+            made.step()
+
+    whole, one = optimizer()
+    steps(whole, one, range(6))
+    first, two = optimizer()
+    steps(first, two, range(3))
+    second, three = optimizer()
+    second.data.copy_(first.data)
+    put_state(three, {second: dict(two.state[first])})
+    steps(second, three, range(3, 6))
+    assert torch.equal(whole, second)
 
 
 def test_places_are_the_same_with_and_without_an_adapter() -> None:
