@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,28 @@ def _caches_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEMPER_CACHE", str(tmp_path_factory.mktemp("kept")))
         yield
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """`small_disk(MIB)` is a folder on a disk of that size; skipped where none can be mounted."""
+    place = tmp_path / "disk"
+    mounted = []
+
+    def mount(mib: int) -> Path:
+        place.mkdir()
+        if os.geteuid() != 0:
+            pytest.skip("mounting a small tmpfs needs root")
+        argv = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(place)]
+        done = subprocess.run(argv, capture_output=True)
+        if done.returncode:
+            pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for each in mounted:
+        subprocess.run(["umount", str(each)], check=True)
 
 
 @pytest.fixture(scope="session")

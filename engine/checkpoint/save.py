@@ -175,7 +175,11 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
     for key in since:
         if getattr(run.train, key) != getattr(untouched, key):
             picked[f"train.{key}"] = getattr(run.train, key)
-    data = run.data.model_dump(mode="json", exclude={"processes", "decontaminate"}) if run.data else None
+    data = (
+        run.data.model_dump(mode="json", exclude={"processes", "decontaminate", "cache", "cache_gib"})
+        if run.data
+        else None
+    )
     adapter = run.adapter.model_dump(mode="json")
     model = {f"model.{key}": getattr(run.model, key) for key in ("path", "revision", "tokenizer", "init")}
     others = {"seed": run.seed, "adapter": adapter, "data": data, "data files": dict(files)}

@@ -22,7 +22,7 @@ def every_sample_trains(corpora: Sequence[Corpus], data: Data) -> None:
     idle, cut_off = [], 0
     for corpus in corpora:
         rows = np.flatnonzero(corpus.plain_counts == 0)
-        idle += [corpus.wheres[row] for row in rows]
+        idle += [corpus.wheres[int(row)] for row in rows]
         cut_off += int(corpus.truncated[rows].sum())
     if not idle:
         return

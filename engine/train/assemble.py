@@ -163,6 +163,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     )
     if world.first:
         _record(job, strategy, how, prepared.facts)
+        print(f"rows: {prepared.origin}", flush=True)
     return job
 
 

@@ -97,31 +97,17 @@ def test_killed_in_a_save_it_goes_on_from_a_whole_checkpoint(
     assert not list((ended.folder / "checkpoints").glob("*.partial"))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(place)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_disk_that_fills_ends_all_ranks_and_keeps_what_was_there(
-    wish: Callable[..., Path], launch: Callable, small_disk: Path
+    wish: Callable[..., Path], launch: Callable, small_disk: Callable[[int], Path]
 ) -> None:
+    disk = small_disk(30)
     file = wish("full", **sections("zero2", "full", background=True, steps=40, every=2))
-    text = file.read_text().replace(str(file.with_suffix("")), str(small_disk / "run"))
+    text = file.read_text().replace(str(file.with_suffix("")), str(disk / "run"))
     file.write_text(text)
     ended = launch(file)
     assert ended.exit_code != 0, ended.output
     assert "cannot be saved" in ended.output and "engine/checkpoint" not in ended.output
-    kept = sorted((small_disk / "run" / "checkpoints").glob("step-*"))
+    kept = sorted((disk / "run" / "checkpoints").glob("step-*"))
     assert kept and all((folder / "manifest.json").is_file() for folder in kept)

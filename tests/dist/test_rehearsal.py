@@ -133,29 +133,15 @@ def test_memory_that_would_run_out_ends_the_run_before_step_1(wish: Callable[...
     assert "Traceback" not in ended.stderr and "step 1/" not in ended.stderr
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m", "tmpfs", str(place)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_disk_with_room_for_one_checkpoint_of_three_is_refused(
-    wish: Callable[..., Path], small_disk: Path
+    wish: Callable[..., Path], small_disk: Callable[[int], Path]
 ) -> None:
+    disk = small_disk(14)
     file = wish("disk", train=STEPS | {"rehearse": "always"}, checkpoint={"every": 1})
-    argv = [sys.executable, "-m", "engine", "train", str(file), "--set", f"output={small_disk / 'run'}"]
+    argv = [sys.executable, "-m", "engine", "train", str(file), "--set", f"output={disk / 'run'}"]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 3, ended.stderr
     assert "the run keeps up to 3 checkpoints of" in ended.stderr and "are free" in ended.stderr
-    assert not (small_disk / "run" / "rehearsal").exists()
+    assert not (disk / "run" / "rehearsal").exists()
     fits = subprocess.run([*argv, "--set", "checkpoint.every=0"], capture_output=True, text=True, timeout=240)
     assert fits.returncode == 0, fits.stderr

@@ -6,8 +6,7 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -219,23 +218,9 @@ def test_a_failed_write_leaves_no_partial_folder(tmp_path: Path, error: BaseExce
     assert not store.partial(20).exists() and store.newest().step == 10  # type: ignore[union-attr]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True)
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.decode().strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 @pytest.mark.parametrize("writer", ["plain", "torch", "safetensors"])
-def test_a_disk_that_becomes_full(small_disk: Path, writer: str) -> None:
+def test_a_disk_that_becomes_full(small_disk: Callable[[int], Path], writer: str) -> None:
+    disk = small_disk(4)
     from safetensors.torch import save_file
 
     writers = {
@@ -243,7 +228,7 @@ def test_a_disk_that_becomes_full(small_disk: Path, writer: str) -> None:
         "torch": lambda path, tensor: torch.save({"big": tensor}, path),
         "safetensors": lambda path, tensor: save_file({"big": tensor}, path),
     }
-    store = Store(small_disk / "checkpoints", 2)
+    store = Store(disk / "checkpoints", 2)
     before = put(store, 10)
     store.begin(20, needed_bytes=0)
     with pytest.raises(DiskFull, match="the checkpoint of step 20 cannot be saved .* became full"):
@@ -255,8 +240,9 @@ def test_a_disk_that_becomes_full(small_disk: Path, writer: str) -> None:
     assert steps(store) == [10, 30]
 
 
-def test_a_disk_too_full_for_the_manifest(small_disk: Path) -> None:
-    store = Store(small_disk / "checkpoints", 2)
+def test_a_disk_too_full_for_the_manifest(small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(4)
+    store = Store(disk / "checkpoints", 2)
     put(store, 10)
     folder = store.begin(20, needed_bytes=0)
     with (folder / "filler.bin").open("wb", buffering=0) as file, pytest.raises(OSError):
