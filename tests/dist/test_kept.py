@@ -23,5 +23,5 @@ def test_two_ranks_and_the_next_start_share_what_one_has_encoded(
         assert run.exit_code == 0, run.output
         assert run.facts["strategy"].startswith("ddp over 2 ranks")
         assert run.losses == own.losses and run.facts["data"] == own.facts["data"]
-        assert [path.name[0] for path in kept.iterdir()] == [next(kept.iterdir()).name[0]]
+        assert len(list(kept.iterdir())) == 1
     assert f"rows: kept in {kept}" in run.output
