@@ -130,14 +130,15 @@ class Loader:
     def largest(self) -> Batch:
         """A micro-batch that none of the stream exceeds: as many tokens as its longest rows have, cut into as many
         samples, and as many of them trained as in those rows that train most, in other columns in each row."""
-        plan, most = self.plan(0), min(self._share.micro_batch, len(self.plan(0)))
+        plan, micro = self.plan(0), self._share.micro_batch
         members, starts = plan.packing.members, plan.packing.offsets[:-1]
         rooms = self.lengths(plan.order)
         tokens = np.add.reduceat(rooms[members], starts)
         trained = np.add.reduceat(self._trained(plan.order)[members], starts)
-        chosen = np.lexsort((np.diff(plan.packing.offsets), tokens))[::-1][:most]
+        often = self._often(len(plan))
+        chosen = np.lexsort((np.diff(plan.packing.offsets), tokens))[::-1].repeat(often)[:micro]
         parts = [rooms[plan.packing.row(row)] for row in chosen]
-        counts = np.sort(trained)[::-1][:most]
+        counts = np.sort(trained)[::-1].repeat(often)[:micro]
         longest, full = self._longest(), int(parts[0].sum())
         if longest > full:
             parts[0], counts[0] = np.array([longest]), math.ceil(counts[0] * longest / full)
@@ -145,16 +146,23 @@ class Loader:
             self._filled(part, int(count), int(counts[:at].sum()))
             for at, (part, count) in enumerate(zip(parts, counts, strict=True))
         ]
-        rows += rows[:1] * (self._share.micro_batch - most)
+        rows += rows[:1] * (micro - len(rows))
         [batch] = self._share.batches(rows, pad_id=self._pad_id, max_length=self._max_length)
         return batch
+
+    def _often(self, rows: int) -> int:
+        """How often a micro-batch can have the same row: it may reach from one epoch into others."""
+        micro = self._share.micro_batch
+        if micro == 1 or (self._rows is not None and self._rows <= rows):
+            return 1
+        return min(micro, (micro - 2) // rows + 2)
 
     def _longest(self) -> int:
         """The most tokens a row of any epoch can have: later epochs draw other samples, and pack them otherwise."""
         if self._alike:
             return max(int(corpus.lengths.max(initial=0)) for corpus in self._corpora)
         drawn = sum(
-            math.ceil(weight) * int(corpus.lengths.sum())
+            (math.ceil(weight) + 1) * int(corpus.lengths.sum())
             for weight, corpus in zip(self._weights, self._corpora, strict=True)
         )
         return min(self._max_length, drawn)

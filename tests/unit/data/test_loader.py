@@ -242,6 +242,8 @@ def test_no_layout_changes_the_loss_of_a_real_model(
 @settings(deadline=None, max_examples=40)
 @given(lengths_of, st.booleans(), st.integers(1, 4), st.sampled_from([0.5, 1.0]))
 @example([2, 5, 2], True, 1, 0.5)  # the first epoch packs shorter rows than the second
+@example([2, 9, 2], True, 1, 0.5)  # a later epoch has the longest twice, from two passes
+@example([3, 3, 2], False, 4, 1.0)  # a micro-batch has the longest of two epochs
 def test_no_micro_batch_of_the_stream_exceeds_the_largest(
     lengths: list[int], packing: bool, micro: int, weight: float
 ) -> None:
