@@ -39,7 +39,8 @@ def asked(prepared: Any) -> list[tuple[int, int]]:
             assert batch.labels.shape[1] == batch.input_ids.shape[1] + bool(batch.sample_ids)
             assert batch.trained_tokens == int((batch.labels != IGNORED).sum())
             kept = batch.labels[:, 1:] != IGNORED
-            found += zip(batch.input_ids[kept].tolist(), batch.labels[:, 1:][kept].tolist(), strict=True)
+            tokens = batch.input_ids[:, : kept.shape[1]]
+            found += zip(tokens[kept].tolist(), batch.labels[:, 1:][kept].tolist(), strict=True)
     return found
 
 
