@@ -24,6 +24,7 @@ class _Act:
 
     def __init__(self, call: Callable[[], Any], step: int) -> None:
         self.error: TemperError | None = None
+        self.failed_at = 0.0
         self._call = call
         self._step = step
         self._thread = Thread(target=self._run, name=f"save of step {step}")
@@ -42,8 +43,9 @@ class _Act:
         try:
             self._call()
         except TemperError as error:
-            self.error = error
+            self.failed_at, self.error = time.time(), error
         except Exception as error:
+            self.failed_at = time.time()
             self.error = TemperError(
                 f"the checkpoint of step {self._step} cannot be written ({error})",
                 "see that the run folder can be written on every machine, and run it again to resume",
@@ -179,11 +181,12 @@ class Saves:
             return []
         self._pending = None
         pending.writing.wait()
-        errors = [error for error in self._world.gather(pending.writing.error) if error is not None]
+        ends = self._world.gather((pending.writing.failed_at, pending.writing.error))
+        errors = [error for _, error in sorted(ends, key=lambda end: end[0]) if error is not None]
         if errors:
             if self._world.first:
                 self._store.abandon(pending.taken.step)
-            # One rank's full disk makes the others miss their folder.
+            # The first to fail takes the folder away, which the others then miss.
             raise next((error for error in errors if isinstance(error, DiskFull)), errors[0])
         together(self._world, lambda: self._published(pending))
         return [Published(pending.taken.step, time.monotonic() - pending.began)]

@@ -137,10 +137,10 @@ class Loader:
         trained = np.add.reduceat(self._trained(plan.order)[members], starts)
         chosen = np.lexsort((np.diff(plan.packing.offsets), tokens))[::-1][:most]
         parts = [rooms[plan.packing.row(row)] for row in chosen]
-        longest = max(int(corpus.lengths.max(initial=0)) for corpus in self._corpora)
-        if longest > parts[0].sum():
-            parts[0] = np.array([longest])  # a later epoch has it
         counts = np.sort(trained)[::-1][:most]
+        longest, full = self._longest(), int(parts[0].sum())
+        if longest > full:
+            parts[0], counts[0] = np.array([longest]), math.ceil(counts[0] * longest / full)
         rows = [
             self._filled(part, int(count), int(counts[:at].sum()))
             for at, (part, count) in enumerate(zip(parts, counts, strict=True))
@@ -148,6 +148,16 @@ class Loader:
         rows += rows[:1] * (self._share.micro_batch - most)
         [batch] = self._share.batches(rows, pad_id=self._pad_id, max_length=self._max_length)
         return batch
+
+    def _longest(self) -> int:
+        """The most tokens a row of any epoch can have: later epochs draw other samples, and pack them otherwise."""
+        if self._alike:
+            return max(int(corpus.lengths.max(initial=0)) for corpus in self._corpora)
+        drawn = sum(
+            math.ceil(weight) * int(corpus.lengths.sum())
+            for weight, corpus in zip(self._weights, self._corpora, strict=True)
+        )
+        return min(self._max_length, drawn)
 
     def _trained(self, order: Order) -> np.ndarray:
         """The most trained tokens each sample of an epoch can have."""
