@@ -183,7 +183,7 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
     adapter = run.adapter.model_dump(mode="json")
     model = {f"model.{key}": getattr(run.model, key) for key in ("path", "revision", "tokenizer", "init")}
     if run.model.head != "language":
-        model |= {f"model.{key}": getattr(run.model, key) for key in ("head", "labels")}
+        model |= {"model.head": run.model.head, "model.labels": list(run.model.labels)}
     others = {"seed": run.seed, "adapter": adapter, "data": data, "data files": dict(files)}
     place = {"world_size": world.size, "strategy": run.parallel.strategy}
     return place | {"wishes": picked | model | others}

@@ -121,6 +121,6 @@ def test_how_a_step_is_cut_changes_no_loss_and_a_resume_is_exact(
     assert loose.losses == pytest.approx(one.losses, rel=1e-4)
     assert launch(wish("cut", **made("zero3", steps=3))).exit_code == 0
     again = launch(wish("cut", **made("zero3")))
-    assert "resumed at step 3" in again.output
+    assert "resumed at step 3" in again.output, again.output
     whole = launch(wish("whole", **made("zero3")))
     assert again.losses == whole.losses
