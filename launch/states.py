@@ -132,6 +132,11 @@ class Job:
 def job(run: Run, model: Architecture, *, cpu: bool = False, buckets: Buckets | None = None) -> Job:
     """The job of a Run; every column of a row is taken to be trained, so logits are at their most."""
     assert run.data is not None
+    if run.model.head != "language":
+        raise WishError(
+            f"the memory of a {run.model.head} head is not known here",
+            "plan knows language models; `temper train --dry-run` prints the command for any",
+        )
     ranks, sharing, width = run.parallel.processes, run.parallel.sequence, weight_width(run)
     length = -(-run.data.max_length // sharing)
     batch = activations.Batch(

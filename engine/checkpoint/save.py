@@ -182,6 +182,8 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
     )
     adapter = run.adapter.model_dump(mode="json")
     model = {f"model.{key}": getattr(run.model, key) for key in ("path", "revision", "tokenizer", "init")}
+    if run.model.head != "language":
+        model |= {"model.head": run.model.head, "model.labels": list(run.model.labels)}
     others = {"seed": run.seed, "adapter": adapter, "data": data, "data files": dict(files)}
     place = {"world_size": world.size, "strategy": run.parallel.strategy}
     return place | {"wishes": picked | model | others}
@@ -249,7 +251,11 @@ def _as_adapter(
     other = {name: tuple(t.shape) for name, t in written.items() if t is not weights.get(name)}
     # PEFT leaves the adapter's own name out of the file, and writes DoRA's lengths as it first had them.
     return {
-        re.sub(r"(?<=lora_magnitude_vector)\.default\.weight$|\.default(?=\.|$)", "", name): shape
+        re.sub(
+            r"(?<=lora_magnitude_vector)\.default\.weight$|\.modules_to_save\.default|\.default(?=\.|$)",
+            "",
+            name,
+        ): shape
         for name, shape in (expected | other).items()
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.config import adapters, asked, optimizers, sequence, served
+from engine.config import adapters, asked, classes, optimizers, sequence, served
 from engine.config.finding import Finding
 from engine.config.run import Run
 from engine.config.shape import shape
@@ -215,6 +215,9 @@ def metric_is_measured(run: Run, ranks: int) -> Iterator[Finding]:
     held_out = bool(run.data.validation or run.data.validation_fraction)
     measured = held_out and run.train.validate_every
     wanted = run.train.early_stop_patience > 0
+    of_classes = classes.MEASURED if run.model.head != "language" else ()
+    if name in of_classes:
+        name = "validation_loss"  # measured with it
     if name not in ("validation_loss", *LOGGED) and not name.startswith("pass@"):
         yield Finding(
             f"checkpoint.metric is {name}, which is never logged",
@@ -321,6 +324,9 @@ OF_TRAINING: tuple[Rule, ...] = (
     adapters.start_suits_the_base,
     adapters.dora_knows_its_base,
     adapters.new_tokens_have_whole_rows,
+    classes.labels_suit_the_head,
+    classes.classes_write_nothing,
+    classes.heads_are_whole,
     evaluation_has_tasks,
     metric_is_measured,
     best_is_kept,
@@ -343,7 +349,11 @@ RULES: tuple[Rule, ...] = (
     asked.prefix_is_continued,
     asked.only_a_chat_has_turns,
 )
-OF_JUDGING: tuple[Rule, ...] = (judgement_has_a_benchmark, served.one_process_asks)
+OF_JUDGING: tuple[Rule, ...] = (
+    judgement_has_a_benchmark,
+    served.one_process_asks,
+    classes.classes_are_not_judged,
+)
 
 
 def _any_of(words: list[str]) -> str:

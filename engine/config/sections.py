@@ -50,7 +50,7 @@ class Model(Section):
     """Which weights to start from and how they are held."""
 
     path: Place
-    """A folder or a hub id that `AutoModelForCausalLM` takes."""
+    """A folder or a hub id that `AutoModelForCausalLM` takes; with another `head`, that class of transformers."""
     tokenizer: Place | None = None
     """A folder or hub id of the tokenizer; empty: the model's own."""
     revision: str | None = None
@@ -65,6 +65,11 @@ class Model(Section):
     """Recompute activations in backward: about a third more compute for much less memory."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Probability for each of the model's own dropout layers; empty: those of its config.json."""
+    head: Literal["language", "sequence", "token"] = "language"
+    """What the model tells: the next token; one of `labels` for a text (`sequence`); one for each token (`token`)."""
+    labels: tuple[Text, ...] = ()
+    """Names of the classes of a `sequence` or `token` head, in the order of its outputs; of a `token` head the first is
+    that of tokens outside of every span."""
     trust_remote_code: bool = False
     """Run model code that ships with the weights. Off, since it is code by strangers."""
 
@@ -107,9 +112,12 @@ class Source(Section):
 
     path: str
     """A JSONL, Parquet or CSV file, a folder of them, or a hub id."""
-    format: Literal["auto", "messages", "completion", "instruction", "text", "code"] = "auto"
+    format: Literal["auto", "messages", "completion", "instruction", "text", "code", "labelled", "spans"] = (
+        "auto"
+    )
     """`messages` chat turns; `completion` prompt + completion; `instruction` instruction/input/output; `text` plain;
-    `code` for fill-in-the-middle. `auto` decides by the field names of the first row."""
+    `code` for fill-in-the-middle; `labelled` text + label and `spans` text + spans for another `model.head`. `auto`
+    decides by the field names of the first row."""
     fields: dict[str, str] = {}
     """Renames: the format's field name to the file's column, e.g. `{prompt: question}`."""
     split: str = "train"

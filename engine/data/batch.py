@@ -15,11 +15,16 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A sample as tokens: `ids` int32 [n], `trained` bool [n]; the first never is, as nothing predicts it."""
+    """A sample as tokens: `ids` int32 [n], `trained` bool [n]; the first never is, as nothing predicts it.
+
+    `targets` int32 [n] are the classes that tokens stand for, of which the trained ones are learnt; None: each token is
+    to be predicted by those before it.
+    """
 
     id: str
     ids: np.ndarray
     trained: np.ndarray
+    targets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -29,9 +34,10 @@ class Encoded:
 class Batch:
     """Tensors [rows, length], int64.
 
-    `labels` is aligned to `input_ids` (not shifted), -100 where not trained. `position_ids` restarts at 0 for
-    every sample and for the padding tail, which is how attention tells samples apart: there is never an
-    attention mask.
+    `labels` is aligned to `input_ids` (not shifted), -100 where not trained: what the token at t is asked for stands at
+    t + 1. The class of a token stands there too, so that such a batch has a column of labels more. `position_ids`
+    restarts at 0 for every sample and for the padding tail, which is how attention tells samples apart: there is never
+    an attention mask.
     """
 
     input_ids: Tensor
@@ -96,17 +102,21 @@ def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int, mu
     rounded = max(1, -(-longest // _ALIGNMENT)) * _ALIGNMENT
     length = -(-max(longest, min(rounded, max_length)) // multiple) * multiple
     input_ids = np.full((len(rows), length), pad_id, dtype=np.int64)
-    labels = np.full((len(rows), length), IGNORED, dtype=np.int64)
+    classes = any(sample.targets is not None for row in rows for sample in row)
+    labels = np.full((len(rows), length + classes), IGNORED, dtype=np.int64)
     position_ids = np.zeros((len(rows), length), dtype=np.int64)
     for index, row in enumerate(rows):
         start = 0
         for sample in row:
             end = start + len(sample)
             input_ids[index, start:end] = sample.ids
-            labels[index, start:end] = np.where(sample.trained, sample.ids, IGNORED)
             position_ids[index, start:end] = np.arange(end - start)
-            # The token before belongs to another sample, so it must not be asked to predict this one.
-            labels[index, start] = IGNORED
+            if sample.targets is None:
+                labels[index, start:end] = np.where(sample.trained, sample.ids, IGNORED)
+                # The token before belongs to another sample, so it must not be asked to predict this one.
+                labels[index, start] = IGNORED
+            else:
+                labels[index, start + 1 : end + 1] = np.where(sample.trained, sample.targets, IGNORED)
             start = end
         position_ids[index, start:] = np.arange(length - start)
     return Batch(

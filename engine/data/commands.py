@@ -12,7 +12,7 @@ import click
 from engine.errors import WishError
 
 if TYPE_CHECKING:
-    from engine.config import Data
+    from engine.config import Run
     from engine.data.prepare import Prepared
 
 _run_file = click.argument("run_file", metavar="RUN.yaml")
@@ -65,10 +65,11 @@ def check(
     from engine.data import redaction
     from engine.data.survey import read, survey
 
-    prepared, tokenizer, wish = _prepared(run_file, overrides)
+    prepared, tokenizer, run = _prepared(run_file, overrides)
+    assert run.data is not None
     if redacted is not None:
-        redaction.demand_new(redacted, wish.train)
-    rows = read(wish, has_template=bool(tokenizer.chat_template))
+        redaction.demand_new(redacted, run.data.train)
+    rows = read(run.data, has_template=bool(tokenizer.chat_template), head=run.model.head)
     found = survey(rows, prepared.corpora)
     facts = prepared.facts | found.facts
     if redacted is not None:
@@ -82,8 +83,8 @@ def check(
         )
 
 
-def _prepared(run_file: str, overrides: tuple[str, ...]) -> tuple[Prepared, Any, Data]:
-    """The run's data as its first rank would see it, the tokenizer, and the run's wish for data.
+def _prepared(run_file: str, overrides: tuple[str, ...]) -> tuple[Prepared, Any, Run]:
+    """The run's data as its first rank would see it, the tokenizer, and the run.
 
     Benchmarks live above this room: the program that mounts these verbs may leave a function from a run to
     its held-out texts as `benchmark_texts` in click's context object.
@@ -102,8 +103,7 @@ def _prepared(run_file: str, overrides: tuple[str, ...]) -> tuple[Prepared, Any,
     model = shape(run.model.path)
     vocabulary = model.vocabulary if model else None
     prepared = prepare(alone, tokenizer, benchmark_texts=texts, model_vocabulary=vocabulary)
-    assert run.data is not None
-    return prepared, tokenizer, run.data
+    return prepared, tokenizer, run
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> str:

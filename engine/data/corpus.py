@@ -33,8 +33,9 @@ class Corpus:
 
     `lengths` is the room a sample takes in a row. It does not depend on the epoch, although a sample cut for
     fill-in-the-middle differs in tokens each time: so packing, and the number of rows of every epoch, are
-    known without encoding anything. `texts` is kept for such samples only. `sums` are the trained tokens of each
-    sample as it stands, where they are known already. Arrays may lie on disk, where `hold` keeps them: nothing here
+    known without encoding anything. `texts` is kept for such samples only,
+    `targets` where tokens stand for classes. `sums` are the trained tokens of each sample as it stands, where they are
+    known already. Arrays may lie on disk, where `hold` keeps them: nothing here
     looks at all tokens.
     """
 
@@ -48,6 +49,7 @@ class Corpus:
     texts: Sequence[str] | None
     infill: Infill | None
     sums: np.ndarray | None = None
+    targets: np.ndarray | None = None
     hold: object = None
 
     def __len__(self) -> int:
@@ -70,7 +72,8 @@ class Corpus:
     def plain(self, row: int) -> Encoded:
         """A sample as it stands in its file, left to right."""
         part = slice(self.offsets[row], self.offsets[row + 1])
-        return Encoded(self.ids[row], self.tokens[part], self.trained[part])
+        targets = None if self.targets is None else self.targets[part]
+        return Encoded(self.ids[row], self.tokens[part], self.trained[part], targets)
 
     def sample(self, row: int, seen: int) -> Encoded:
         """A sample as it is shown for the `seen`-th time: code may be cut, differently each time."""

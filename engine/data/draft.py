@@ -69,9 +69,12 @@ class Draft:
     Args:
         folder: where its arrays are written, as files whose names begin with `name`; None: they stay in memory.
         texts: whether the texts are kept beside the tokens.
+        classes: whether tokens stand for classes, which are kept beside them.
     """
 
-    def __init__(self, data: Data, folder: Path | None, name: str, *, texts: bool) -> None:
+    def __init__(
+        self, data: Data, folder: Path | None, name: str, *, texts: bool, classes: bool = False
+    ) -> None:
         def column(part: str, dtype: Any) -> Column:
             return Column(dtype, folder and folder / f"{name}.{part}.npy")
 
@@ -84,6 +87,7 @@ class Draft:
         self._truncated = column("truncated", bool)
         self._ids, self._wheres = Texts(folder, f"{name}.ids"), Texts(folder, f"{name}.wheres")
         self._texts = Texts(folder, f"{name}.texts") if texts else None
+        self._targets = column("targets", np.int32) if classes else None
         self._size = 0
         self._offsets.push(0)
 
@@ -96,6 +100,12 @@ class Draft:
             self.tally.dropped += self._overlong == "drop"
             return
         ids, trained = encoded.ids[: self._limit], encoded.trained[: self._limit]
+        if self._targets is not None and encoded.targets is not None:
+            self._targets.add(encoded.targets[: self._limit])
+            if long and not trained.any():
+                # A text's class is asked of its last token, which was cut off.
+                trained = trained.copy()
+                trained[-1] = True
         self.tally.highest = max(self.tally.highest, int(ids.max(initial=0)))
         self._size += len(ids)
         self._tokens.add(ids)
@@ -117,6 +127,8 @@ class Draft:
             "sums": self._sums,
             "truncated": self._truncated,
         }
+        if self._targets is not None:
+            columns["targets"] = self._targets
         closed = {f"{self._name}.{part}": column.close() for part, column in columns.items()}
         for texts in filter(None, (self._ids, self._wheres, self._texts)):
             closed |= texts.close()
@@ -147,5 +159,6 @@ def corpus(
         texts=Strings.among(arrays, f"{name}.texts") if infill else None,
         infill=infill,
         sums=arrays[f"{name}.sums"],
+        targets=arrays.get(f"{name}.targets"),
         hold=hold,
     )

@@ -87,6 +87,7 @@ def rows_key(run: Run, streams: Sequence[Stream], found: Content, tokenizer: Any
             "splits": [run.seed, data.validation_fraction, data.test_fraction] if cut else None,
             "tokenizer": _tokenizer(tokenizer),
             "mask_prompt": data.mask_prompt,
+            "classes": [run.model.head, run.model.labels],
             "max_length": data.max_length,
             "overlong": data.overlong,
             "fim": bool(data.fim.rate),

@@ -53,33 +53,68 @@ class Document:
     code: bool
 
 
-Sample = Chat | Pair | Document
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text and the class of it, by name or number."""
+
+    id: str
+    where: str
+    text: str
+    label: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A text and the classes of parts of it: (first character, one past the last, name or number)."""
+
+    id: str
+    where: str
+    text: str
+    spans: tuple[tuple[int, int, str | int], ...]
+
+
+Sample = Chat | Pair | Document | Labelled | Marked
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A row format: the columns it needs, and how a row becomes a sample."""
+    """A row format: the columns it needs, how a row becomes a sample, and the head that learns from it."""
 
     needs: tuple[str, ...]
     read: Callable[[Row, dict[str, Any], bool], Sample]
+    head: str = "language"
 
 
-def samples(rows: Sequence[Row], source: Source, *, has_template: bool) -> tuple[str, list[Sample]]:
+def samples(
+    rows: Sequence[Row], source: Source, *, has_template: bool, head: str = "language"
+) -> tuple[str, list[Sample]]:
     """The format's name and the samples of a source's rows.
 
     Args:
         has_template: whether the tokenizer has a chat template; instruction rows use it when there is one.
+        head: the model's, which only some formats are for.
 
     Raises:
         WishError: no format fits the first row, or a row lacks a column or holds the wrong type.
     """
-    name = named(rows[0], source)
+    name = named(rows[0], source, head)
     return name, [sample(row, source, name, has_template=has_template) for row in rows]
 
 
-def named(first: Row, source: Source) -> str:
-    """The name of a source's format: as it is wished, or as its first row looks."""
-    return detect(first, source) if source.format == "auto" else source.format
+def named(first: Row, source: Source, head: str = "language") -> str:
+    """The name of a source's format: as it is wished, or as its first row looks.
+
+    Raises:
+        WishError: the format is not for the model's head.
+    """
+    name = detect(first, source, head) if source.format == "auto" else source.format
+    if FORMATS[name].head != head:
+        fitting = ", ".join(each for each, candidate in FORMATS.items() if candidate.head == head)
+        raise WishError(
+            f"{source.path} has format {name!r} and model.head is {head}",
+            f"give rows of format {fitting}, or another head",
+        )
+    return name
 
 
 def sample(row: Row, source: Source, name: str, *, has_template: bool) -> Sample:
@@ -88,13 +123,14 @@ def sample(row: Row, source: Source, name: str, *, has_template: bool) -> Sample
     return chosen.read(row, _columns(row, chosen, name, source), has_template)
 
 
-def detect(row: Row, source: Source) -> str:
+def detect(row: Row, source: Source, head: str = "language") -> str:
     """The format whose columns the first row has; the order of FORMATS decides where several fit."""
+    candidates = {name: candidate for name, candidate in FORMATS.items() if candidate.head == head}
     for there in ({**row.fields, **source.fields}, _renamed(row, source)):
-        for name, candidate in FORMATS.items():
+        for name, candidate in candidates.items():
             if all(column in there for column in candidate.needs):
                 return name
-    wanted = "; ".join(f"{name}: {', '.join(candidate.needs)}" for name, candidate in FORMATS.items())
+    wanted = "; ".join(f"{name}: {', '.join(candidate.needs)}" for name, candidate in candidates.items())
     raise WishError(
         f"{row.where} fits no format by its columns {_names(row)}",
         f"rename columns by `fields:` so that they fit one of: {wanted}",
@@ -214,12 +250,52 @@ def _code(row: Row, columns: dict[str, Any], has_template: bool) -> Sample:
     return Document(row.id, row.where, _string(row, columns, "code"), code=True)
 
 
+def _labelled(row: Row, columns: dict[str, Any], has_template: bool) -> Sample:
+    return Labelled(row.id, row.where, _string(row, columns, "text"), _label(row, columns["label"]))
+
+
+def _label(row: Row, value: Any) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise WishError(
+            f"{row.where}: a label is {str(value)[:60]!r}", "write the name of a class, or its number from 0"
+        )
+    return value
+
+
+def _spans(row: Row, columns: dict[str, Any], has_template: bool) -> Sample:
+    text, spans = _string(row, columns, "text"), columns["spans"]
+    found = []
+    for span in spans if isinstance(spans, list | tuple) else [spans]:
+        parts = [span.get(key) for key in ("start", "end", "label")] if isinstance(span, dict) else span
+        if (
+            not isinstance(parts, list | tuple)
+            or len(parts) != 3
+            or not all(isinstance(at, int) for at in parts[:2])
+            or not 0 <= parts[0] < parts[1] <= len(text)
+        ):
+            raise WishError(
+                f"{row.where}: a span is {str(span)[:60]!r}, of a text of {len(text)} characters",
+                "write each as {start: 0, end: 5, label: NAME}, end one past the last character",
+            )
+        found.append((parts[0], parts[1], _label(row, parts[2])))
+    found.sort()
+    for one, other in zip(found, found[1:], strict=False):
+        if other[0] < one[1]:
+            raise WishError(
+                f"{row.where}: spans {one[:2]} and {other[:2]} share characters",
+                "give each character one class",
+            )
+    return Marked(row.id, row.where, text, tuple(found))
+
+
 FORMATS: dict[str, Format] = {
     "messages": Format(("messages",), _messages),
     "completion": Format(("prompt", "completion"), _completion),
     "instruction": Format(("instruction", "output"), _instruction),
     "code": Format(("code",), _code),
     "text": Format(("text",), _text),
+    "labelled": Format(("text", "label"), _labelled, "sequence"),
+    "spans": Format(("text", "spans"), _spans, "token"),
 }
 
 # Spellings common on the hub; a column of the format's own name wins.

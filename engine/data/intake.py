@@ -100,7 +100,13 @@ class Intake:
         if any(code):
             fim.sentinels(self._tokenizer)
         drafts = [
-            Draft(self._data, folder, _name(index, split), texts=code[index])
+            Draft(
+                self._data,
+                folder,
+                _name(index, split),
+                texts=code[index],
+                classes=self._run.model.head != "language",
+            )
             for index in range(len(entries))
             for split in SPLITS
         ]
@@ -135,7 +141,7 @@ class Intake:
         for index, stream in enumerate(self._streams):
             names, first = register.enter(stream, index)
             given = index >= len(self._data.train)
-            entries.append(Entry(formats.named(first, stream.source), names, given))
+            entries.append(Entry(formats.named(first, stream.source, self._run.model.head), names, given))
         return entries
 
     def _rows(self, entries: Sequence[Entry], counts: list[Counter[Split]]) -> Iterator[Asked]:

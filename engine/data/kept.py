@@ -48,7 +48,7 @@ class Rowkeeper:
         self._run, self._data, self._streams, self._tokenizer = run, run.data, streams, tokenizer
         self._texts = texts if run.data.decontaminate else None
         self._intake = Intake(run, streams, tokenizer)
-        self._encoder = Encoder(tokenizer, mask_prompt=run.data.mask_prompt)
+        self._encoder = Encoder(tokenizer, mask_prompt=run.data.mask_prompt, labels=run.model.labels)
 
     def rows(self) -> Rows:
         """All rows.

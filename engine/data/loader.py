@@ -181,8 +181,14 @@ class Loader:
         mask = np.roll(np.arange(total) < trained, shift % total)
         ids = np.resize(max(self._corpora, key=lambda corpus: len(corpus.tokens)).tokens[:total], total)
         ends = np.cumsum(parts)
+        classes = any(corpus.targets is not None for corpus in self._corpora)
         return [
-            Encoded("rehearsal", ids[end - part : end], mask[end - part : end])
+            Encoded(
+                "rehearsal",
+                ids[end - part : end],
+                mask[end - part : end],
+                np.zeros(part, dtype=np.int32) if classes else None,
+            )
             for part, end in zip(parts, ends, strict=True)
         ]
 

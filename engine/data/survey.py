@@ -26,12 +26,12 @@ class Survey:
     findings: tuple[str, ...]
 
 
-def read(data: Data, *, has_template: bool) -> list[tuple[Row, Sample]]:
+def read(data: Data, *, has_template: bool, head: str) -> list[tuple[Row, Sample]]:
     """Every row of the training sources, with the sample it becomes."""
     read_rows: list[tuple[Row, Sample]] = []
     for source in data.train:
         rows = sources.read(source).rows
-        read_rows += zip(rows, samples(rows, source, has_template=has_template)[1], strict=True)
+        read_rows += zip(rows, samples(rows, source, has_template=has_template, head=head)[1], strict=True)
     return read_rows
 
 

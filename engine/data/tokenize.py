@@ -9,7 +9,8 @@ import numpy as np
 
 from engine.data.batch import Encoded
 from engine.data.chat import Rendered, Template, Turn
-from engine.data.formats import Chat, Document, Pair, Sample
+from engine.data.classes import Classes
+from engine.data.formats import Chat, Document, Labelled, Marked, Pair, Sample
 from engine.errors import WishError
 
 
@@ -22,8 +23,9 @@ class Encoder:
     `apply_chat_template` does.
     """
 
-    def __init__(self, tokenizer: Any, *, mask_prompt: bool) -> None:
+    def __init__(self, tokenizer: Any, *, mask_prompt: bool, labels: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
+        self._classes = Classes(tokenizer, labels)
         self._mask_prompt = mask_prompt
         self._template = Template(tokenizer) if tokenizer.chat_template else None
         self._adds_space = str(tokenizer.convert_ids_to_tokens(self.ids(["a"])[0].tolist())[0]).startswith(
@@ -58,6 +60,7 @@ class Encoder:
             be masked.
         """
         kinds: dict[type, Any] = {Chat: self._chats, Pair: self._pairs, Document: self._documents}
+        kinds |= {Labelled: self._classes.labelled, Marked: self._classes.marked}
         encoded: dict[int, Encoded] = {}
         for kind, encode in kinds.items():
             places = [place for place, sample in enumerate(samples) if isinstance(sample, kind)]

@@ -126,6 +126,11 @@ def _adapter(run: Run, target: Path) -> Path:
             f"adapter.kind of {run.folder} is full, so there is no adapter to merge",
             f"its result is a whole model already: {run.folder / protocol.MODEL}",
         )
+    if run.model.head != "language":
+        raise WishError(
+            f"model.head of {run.folder} is {run.model.head}, and only language models are merged",
+            "PeftModel.from_pretrained opens the adapter, with its head, over the base",
+        )
     folder = run.folder / protocol.ADAPTER
     if not folder.is_dir():
         raise WishError(f"{folder} is not there", "run `temper train` to its end first")

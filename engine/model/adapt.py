@@ -105,7 +105,11 @@ def _settings(run: Run, rows: dict[str, list[int]] | None) -> Any:
     from peft import IA3Config, LoraConfig, OFTConfig, VeraConfig
 
     adapter, wanted = run.adapter, run.adapter.target_modules
-    where = {"target_modules": wanted if isinstance(wanted, str) else list(wanted), "task_type": "CAUSAL_LM"}
+    task = {"language": "CAUSAL_LM", "sequence": "SEQ_CLS", "token": "TOKEN_CLS"}[run.model.head]
+    where = {"target_modules": wanted if isinstance(wanted, str) else list(wanted), "task_type": task}
+    if run.model.head != "language":
+        # PEFT trains a copy of the head beside the adapter, and writes it with it.
+        where["exclude_modules"] = ["score"]
     if adapter.kind == "ia3":
         # A factor on each output: on Llama's up_proj that is the paper's factor on the inner activation.
         return IA3Config(feedforward_modules=[], **where)

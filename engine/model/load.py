@@ -8,12 +8,24 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 
 from engine import hub
 from engine.config import Run
 from engine.errors import WishError
+from engine.model import classes
 
+CLASSES = {
+    "language": AutoModelForCausalLM,
+    "sequence": AutoModelForSequenceClassification,
+    "token": AutoModelForTokenClassification,
+}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -38,14 +50,17 @@ def load_model(run: Run, device: torch.device, *, path: str | None = None) -> Pr
         if run.model.init == "scratch" and path is None:
             config = AutoConfig.from_pretrained(place, **options)
             torch.manual_seed(run.seed)
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, **_attention(options)).to(device)
+            drawn = CLASSES[run.model.head].from_config(
+                classes.named(config, run), dtype=dtype, **_attention(options)
+            )
+            return classes.ready(drawn.to(device), run, fresh=True)
         if run.adapter.kind == "qlora":
             options |= {"quantization_config": _four_bit(run, dtype), "device_map": {"": device}}
             # ZeRO-3 cannot shard while it quantises: each rank reads the whole 4-bit base, which is sharded afterwards.
             with unsharded():
-                model = _pretrained(place, dtype, options)
+                model = _pretrained(place, dtype, options, run)
         else:
-            model = _pretrained(place, dtype, options)
+            model = _pretrained(place, dtype, options, run)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise WishError(f"model.path {place} does not load: {_line(error)}", _hint(str(error))) from None
     if run.adapter.kind == "qlora":
@@ -77,19 +92,28 @@ def load_dequantised(run: Run, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def _pretrained(place: str, dtype: torch.dtype, options: dict[str, Any]) -> PreTrainedModel:
-    """The model with every weight from the folder: transformers would draw those it lacks at random, and only warn."""
-    model, told = AutoModelForCausalLM.from_pretrained(
+def _pretrained(place: str, dtype: torch.dtype, options: dict[str, Any], run: Run) -> PreTrainedModel:
+    """The model with every weight from the folder: transformers would draw those it lacks at random, and only warn.
+
+    A head of classes may be missing: it begins anew then.
+    """
+    if run.model.head != "language":
+        asked = {key: options[key] for key in ("trust_remote_code", "revision", "local_files_only")}
+        options = options | {"config": classes.named(AutoConfig.from_pretrained(place, **asked), run)}
+    model, told = CLASSES[run.model.head].from_pretrained(
         place, dtype=dtype, output_loading_info=True, **options
     )
-    drawn = sorted(told["missing_keys"])
+    fresh = {
+        name for name in told["missing_keys"] if run.model.head != "language" and name.startswith("score.")
+    }
+    drawn = sorted(set(told["missing_keys"]) - fresh)
     if drawn:
         more = f" and {len(drawn) - 3} more" if len(drawn) > 3 else ""
         raise WishError(
             f"model.path {place} lacks weights of {type(model).__name__}: {', '.join(drawn[:3])}{more}",
             "name a folder with all of them; an adapter's folder is no model, a classifier's has no output head",
         )
-    return model
+    return classes.ready(model, run, fresh=bool(fresh))
 
 
 @contextlib.contextmanager
@@ -125,6 +149,7 @@ def _four_bit(run: Run, dtype: torch.dtype) -> Any:
         bnb_4bit_compute_dtype=dtype,
         # ZeRO-3 and FSDP shard parameters of one float dtype: the packed 4-bit words take the compute dtype.
         bnb_4bit_quant_storage=dtype,
+        llm_int8_skip_modules=["score"] if run.model.head != "language" else None,
     )
 
 

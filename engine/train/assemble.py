@@ -125,7 +125,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     model = adapt(base, run, new_tokens=new)
     noise = EmbeddingNoise(model, alpha=run.train.neftune_alpha, seed=run.seed)
     adversary = Adversary(model, epsilon=run.train.adversarial_epsilon)
-    head = loss_head(model) if run.train.chunked_loss else None
+    head = loss_head(model) if run.train.chunked_loss and run.model.head == "language" else None
     _demand_fit(model, tokenizer, run)
     _end_turns(model, tokenizer, prepared.facts)
     torch.manual_seed(run.seed)

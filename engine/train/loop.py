@@ -20,6 +20,7 @@ from engine.errors import Preempted, TemperError, WishError
 from engine.heartbeat import Where
 from engine.track import Progress, memory, memory_bytes
 from engine.train.assemble import Evaluation, Job, assemble
+from engine.train.classes import validate_classes
 from engine.train.performance import tell_performance
 from engine.train.rehearsal import rehearse, rehearses
 from engine.train.step import StepResult, take_step
@@ -180,7 +181,8 @@ def _measure(job: Job) -> dict[str, float]:
     metrics: dict[str, float] = {}
     if job.validation and (last or (train.validate_every and step % train.validate_every == 0)):
         job.where.at("validate")
-        metrics["validation_loss"] = validate(job)
+        classes = job.run.model.head != "language"
+        metrics |= validate_classes(job) if classes else {"validation_loss": validate(job)}
     if job.evaluate is not None and train.evaluate_every and (last or step % train.evaluate_every == 0):
         job.where.at("evaluate")
         with job.engine.whole() as model:

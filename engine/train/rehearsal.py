@@ -169,7 +169,7 @@ def _room(job: Job, checkpoint: int, weights: int) -> PreflightError | None:
 def _ranked(job: Job) -> bool:
     """Whether the watched metric will be measured, so that best checkpoints are kept beside the last."""
     metric = job.run.checkpoint.metric
-    if metric == "validation_loss":
+    if metric.startswith("validation_"):
         return bool(job.validation)
     return metric in LOGGED or job.evaluate is not None
 
