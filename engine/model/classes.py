@@ -7,6 +7,7 @@ which answers count: so rows can be packed, and what is trained is what transfor
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
@@ -55,19 +56,22 @@ def _begin(head: torch.nn.Linear, seed: int, spread: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     shape = getattr(head.weight, "ds_shape", head.weight.shape)
     drawn = torch.randn(tuple(shape), generator=generator) * spread
-    with _whole(head):
+    with _whole(head.weight):
         head.weight.copy_(drawn)
-        if head.bias is not None:
+    if head.bias is not None:
+        with _whole(head.bias):
             head.bias.zero_()
 
 
-def _whole(head: torch.nn.Linear) -> Any:
-    if not hasattr(head.weight, "ds_id"):
-        return contextlib.nullcontext()
-    import deepspeed
-
-    # All ranks draw the same, so whichever writes the shards writes the right ones.
-    return deepspeed.zero.GatheredParameters(list(head.parameters()), modifier_rank=0)
+@contextlib.contextmanager
+def _whole(weight: Any) -> Iterator[None]:
+    """Under ZeRO-3 the whole of a weight in place of this rank's shard; every rank writes the same into it."""
+    sharded = hasattr(weight, "ds_id")
+    if sharded:
+        weight.all_gather()
+    yield
+    if sharded:
+        weight.partition(has_been_updated=True)
 
 
 def _at_every_position(
