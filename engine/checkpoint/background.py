@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Any
 
 from engine.checkpoint.save import Progress, Savable, Taken, save, take, together, write
-from engine.checkpoint.store import DiskFull, Store
+from engine.checkpoint.store import DiskFull, Store, unwritable
 from engine.config import Run
 from engine.dist import World
 from engine.errors import TemperError
@@ -46,10 +46,7 @@ class _Act:
             self.failed_at, self.error = time.time(), error
         except Exception as error:
             self.failed_at = time.time()
-            self.error = TemperError(
-                f"the checkpoint of step {self._step} cannot be written ({error})",
-                "see that the run folder can be written on every machine, and run it again to resume",
-            )
+            self.error = unwritable(self._step, error)
 
 
 @dataclass(slots=True)

@@ -47,6 +47,14 @@ class Rejected:
         return f"checkpoint {self.path.name} is skipped: {self.reason}"
 
 
+def unwritable(step: int, error: Exception) -> TemperError:
+    """A checkpoint that could not be written, for a reason other than room."""
+    return TemperError(
+        f"the checkpoint of step {step} cannot be written ({error})",
+        "see that the run folder can be written on every machine, and run it again to resume",
+    )
+
+
 def smaller_is_better(metric: str, mode: Literal["auto", "min", "max"] = "auto") -> bool:
     """Whether a small value of `metric` is a good one; `auto`: losses small, everything else large."""
     return mode == "min" or (mode == "auto" and "loss" in metric.lower())
@@ -98,7 +106,14 @@ class Store:
 
         Raises:
             DiskFull: there is less room than that.
+            TemperError: the folder cannot be written.
         """
+        try:
+            return self._begun(step, needed_bytes)
+        except OSError as error:
+            raise unwritable(step, error) from error
+
+    def _begun(self, step: int, needed_bytes: int | None) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f"*{PARTIAL}"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -119,15 +134,18 @@ class Store:
 
         Raises:
             DiskFull: in place of the writer's own error, when that one means a full disk.
+            TemperError: in place of any other error of the operating system.
         """
         try:
             yield self.partial(step)
         except BaseException as error:
             full = self._means_full(error)
             self.abandon(step)
-            if not full:
-                raise
-            raise self._full(step, "the disk became full while it was written") from error
+            if full:
+                raise self._full(step, "the disk became full while it was written") from error
+            if isinstance(error, OSError):
+                raise unwritable(step, error) from error
+            raise
 
     def abandon(self, step: int) -> None:
         """Remove what was written so far of the checkpoint of `step`."""

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from engine.checkpoint import DiskFull, Store, manifest, smaller_is_better
-from engine.errors import Stopped
+from engine.errors import Stopped, TemperError
 
 
 def put(store: Store, step: int, *, size: int = 1000, **metrics: float) -> Path:
@@ -211,11 +211,19 @@ def test_a_failed_write_leaves_no_partial_folder(tmp_path: Path, error: BaseExce
     store = Store(tmp_path, 2)
     put(store, 10)
     store.begin(20)
-    with pytest.raises(DiskFull if full else type(error)):
+    plain = TemperError if isinstance(error, OSError) else type(error)
+    with pytest.raises(DiskFull if full else plain) as raised:
         with store.guard(20) as folder:
             (folder / "half").write_bytes(b"x")
             raise error
+    assert isinstance(raised.value, DiskFull) == full
     assert not store.partial(20).exists() and store.newest().step == 10  # type: ignore[union-attr]
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file is in the way")
+    with pytest.raises(TemperError, match=r"step 20 cannot be written \(.*File exists"):
+        Store(tmp_path / "checkpoints", 2).begin(20)
 
 
 @pytest.mark.parametrize("writer", ["plain", "torch", "safetensors"])
