@@ -42,11 +42,9 @@ class _Act:
     def _run(self) -> None:
         try:
             self._call()
-        except TemperError as error:
-            self.failed_at, self.error = time.time(), error
         except Exception as error:
             self.failed_at = time.time()
-            self.error = unwritable(self._step, error)
+            self.error = error if isinstance(error, TemperError) else unwritable(self._step, error)
 
 
 @dataclass(slots=True)

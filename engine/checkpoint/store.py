@@ -108,24 +108,18 @@ class Store:
             DiskFull: there is less room than that.
             TemperError: the folder cannot be written.
         """
-        try:
-            return self._begun(step, needed_bytes)
-        except OSError as error:
-            raise unwritable(step, error) from error
-
-    def _begun(self, step: int, needed_bytes: int | None) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(f"*{PARTIAL}"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for set_aside in self.folder.glob("*.replaced"):
-            if not set_aside.with_suffix("").exists():
-                os.rename(set_aside, set_aside.with_suffix(""))
-        needed = self._size_of_newest() if needed_bytes is None else needed_bytes
-        free = self._free()
-        if free < needed:
-            raise self._full(step, f"it needs {_size(needed)} and {_size(free)} are free")
-        partial = self.partial(step)
-        partial.mkdir()
+        with self.guard(step) as partial:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self.folder.glob(f"*{PARTIAL}"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for set_aside in self.folder.glob("*.replaced"):
+                if not set_aside.with_suffix("").exists():
+                    os.rename(set_aside, set_aside.with_suffix(""))
+            needed = self._size_of_newest() if needed_bytes is None else needed_bytes
+            free = self._free()
+            if free < needed:
+                raise self._full(step, f"it needs {_size(needed)} and {_size(free)} are free")
+            partial.mkdir()
         return partial
 
     @contextmanager
@@ -161,18 +155,19 @@ class Store:
 
         Raises:
             DiskFull: the disk became full; the partial folder is removed.
+            TemperError: the folder cannot be written; the partial folder is removed.
         """
-        partial, path = self.partial(step), self.path(step)
-        with self.guard(step):
+        path = self.path(step)
+        with self.guard(step) as partial:
             seal(partial, step=step, metrics=metrics, facts=facts)
-        if path.exists():
-            # Two renames are not one; `newest` knows the set-aside name, so a kill in between loses nothing.
-            set_aside = path.with_name(f"{path.name}.replaced")
-            self._remove(set_aside)
-            os.rename(path, set_aside)
-        os.rename(partial, path)
-        sync_folder(self.folder)
-        self.prune()
+            if path.exists():
+                # Two renames are not one; `newest` knows the set-aside name, so a kill in between loses nothing.
+                set_aside = path.with_name(f"{path.name}.replaced")
+                self._remove(set_aside)
+                os.rename(path, set_aside)
+            os.rename(partial, path)
+            sync_folder(self.folder)
+            self.prune()
         return path
 
     def published(self) -> list[Found]:

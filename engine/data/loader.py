@@ -152,8 +152,8 @@ class Loader:
 
     def _often(self, rows: int) -> int:
         """How often a micro-batch can have the same row: it may reach from one epoch into others."""
-        micro = self._share.micro_batch
-        if micro == 1 or (self._rows is not None and self._rows <= rows):
+        micro, all_rows = self._share.micro_batch, self._rows or self.steps * self._share.global_batch
+        if micro == 1 or all_rows <= rows:
             return 1
         return min(micro, (micro - 2) // rows + 2)
 

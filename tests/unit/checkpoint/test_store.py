@@ -226,6 +226,18 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
         Store(tmp_path / "checkpoints", 2).begin(20)
 
 
+def test_a_checkpoint_that_cannot_be_put_on_the_shelf_is_one_sentence(tmp_path: Path) -> None:
+    store = Store(tmp_path, 2)
+    put(store, 10)
+    (store.begin(20) / "weights").write_bytes(b"x")
+    store.path(20).write_text("a file is in the way")
+    store.path(20).with_name("step-000020.replaced").mkdir()
+    (store.path(20).with_name("step-000020.replaced.removed.partial")).write_text("and another")
+    with pytest.raises(TemperError, match="step 20 cannot be written"):
+        store.publish(20, metrics={}, facts={})
+    assert not store.partial(20).exists() and store.newest().step == 10  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("writer", ["plain", "torch", "safetensors"])
 def test_a_disk_that_becomes_full(small_disk: Callable[[int], Path], writer: str) -> None:
     disk = small_disk(4)

@@ -108,10 +108,9 @@ def test_another_tokenizer_misses_and_the_same_one_elsewhere_hits(
         same(prepared, prepare(make_run(write(CHATS), cache="none"), other))
     chatml.save_pretrained(tmp_path / "moved")
     moved = AutoTokenizer.from_pretrained(tmp_path / "moved")
-    assert type(moved) is not type(chatml) or not encoded(prepare(run, moved))
+    assert not encoded(prepare(run, moved))
     # How it padded or cut the last call is no part of what it does.
     moved(["a", "b c"], padding=True, truncation=True, max_length=1)
-    prepare(run, moved)
     assert not encoded(prepare(run, moved))
 
 
