@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.checkpoint import pieces
@@ -17,11 +19,20 @@ from engine.checkpoint.pieces import Piece, Saved
 from engine.checkpoint.state import fingerprint, shapes
 from engine.checkpoint.store import Store
 from engine.checkpoint.verify import MAY_BE_ZERO, reopen
-from engine.config import Run, Train
+from engine.config import Adapter, Run, Train
 from engine.dist import World
 from engine.errors import TemperError
 
 WEIGHTS, STATE = "weights", "state"
+ADAPTER_SINCE = (
+    "target_rank",
+    "budget_start",
+    "budget_end",
+    "budget_every",
+    "orthogonality",
+    "virtual_tokens",
+)
+"""Settings of adapters that older checkpoints have no word of."""
 # fp32 master weight, two Adam moments, and the copy that others load, at its widest.
 BYTES_PER_TRAINED_WEIGHT = 16
 
@@ -181,6 +192,9 @@ def wishes(run: Run, world: World, files: Mapping[str, str]) -> dict[str, Any]:
         else None
     )
     adapter = run.adapter.model_dump(mode="json")
+    for key in ADAPTER_SINCE:
+        if adapter[key] == getattr(Adapter(), key):
+            del adapter[key]
     model = {f"model.{key}": getattr(run.model, key) for key in ("path", "revision", "tokenizer", "init")}
     if run.model.head != "language":
         model |= {"model.head": run.model.head, "model.labels": list(run.model.labels)}
@@ -212,8 +226,11 @@ def write_weights(
         from engine.model import published
 
         settings, written = published(model, weights)
-        with _settings(model, settings):
-            model.save_pretrained(str(folder), state_dict=written, save_embedding_layers=False)
+        if settings.is_prompt_learning:
+            _write_virtual_tokens(folder, model, settings, written)
+        else:
+            with _settings(model, settings):
+                model.save_pretrained(str(folder), state_dict=written, save_embedding_layers=False)
         expected = _as_adapter(expected, weights, written)
     else:
         buffers = _persistent_buffers(model) if buffers is None else buffers
@@ -233,6 +250,15 @@ def _open_as_the_rest(folder: Path) -> None:
         file.chmod(mode)
 
 
+def _write_virtual_tokens(folder: Path, model: Any, settings: Any, written: dict[str, Tensor]) -> None:
+    """As PEFT lays them down; it would take them from the model, where they may be sharded or a step further."""
+    settings = copy.copy(settings)
+    settings.inference_mode = True
+    settings.base_model_name_or_path = model.get_base_model().name_or_path
+    settings.save_pretrained(str(folder))
+    save_file(written, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
 @contextlib.contextmanager
 def _settings(model: Any, settings: Any) -> Iterator[None]:
     """Within this block PEFT writes these settings instead of those trained with."""
@@ -248,6 +274,7 @@ def _as_adapter(
     expected: dict[str, tuple[int, ...]], weights: Mapping[str, Tensor], written: Mapping[str, Tensor]
 ) -> dict[str, tuple[int, ...]]:
     """Names and shapes in an adapter's file: the model's, but for what `published` adds or makes wider."""
+    expected = {name: shape for name, shape in expected.items() if name in written}
     other = {name: tuple(t.shape) for name, t in written.items() if t is not weights.get(name)}
     # PEFT leaves the adapter's own name out of the file, and writes DoRA's lengths as it first had them.
     return {

@@ -1,5 +1,6 @@
 """Typed wishes: one YAML is one Run. Imports neither torch nor transformers."""
 
+from engine.config.adapters import VIRTUAL
 from engine.config.deepspeed import STAGES, deepspeed_settings
 from engine.config.load import Loaded, dump, load, read_tree, schema, show
 from engine.config.rules import LOGGED, Finding, check, demand
@@ -23,6 +24,7 @@ from engine.config.train import Train
 __all__ = [
     "LOGGED",
     "STAGES",
+    "VIRTUAL",
     "Adapter",
     "Checkpoint",
     "Data",

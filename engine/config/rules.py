@@ -324,6 +324,8 @@ OF_TRAINING: tuple[Rule, ...] = (
     adapters.start_suits_the_base,
     adapters.dora_knows_its_base,
     adapters.new_tokens_have_whole_rows,
+    adapters.budget_shrinks,
+    adapters.virtual_tokens_come_first,
     classes.labels_suit_the_head,
     classes.classes_write_nothing,
     classes.heads_are_whole,

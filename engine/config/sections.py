@@ -74,15 +74,21 @@ class Model(Section):
     """Run model code that ships with the weights. Off, since it is code by strangers."""
 
 
+Kind = Literal["full", "lora", "qlora", "adalora", "ia3", "vera", "oft", "prefix", "prompt", "ptuning"]
+
+
 class Adapter(Section):
     """What is trained: all weights, or an adapter beside frozen (and perhaps quantised) ones."""
 
-    kind: Literal["full", "lora", "qlora", "ia3", "vera", "oft"] = "full"
-    """`full` trains every weight; `lora` low-rank matrices; `qlora` the same over a 4-bit base; `ia3` a factor for each
-    output (arXiv 2205.05638); `vera` two vectors around shared random matrices (arXiv 2310.11454); `oft` rotations of
-    the inputs (arXiv 2306.07280)."""
+    kind: Kind = "full"
+    """`full` trains every weight; `lora` low-rank matrices; `qlora` the same over a 4-bit base; `adalora` low-rank
+    matrices whose ranks go where they matter (arXiv 2303.10512); `ia3` a factor for each output (arXiv 2205.05638);
+    `vera` two vectors around shared random matrices (arXiv 2310.11454); `oft` rotations of the inputs (arXiv
+    2306.07280); `prefix` keys and values before every text (arXiv 2101.00190); `prompt` embeddings before it (arXiv
+    2104.08691); `ptuning` the same, made by a small network (arXiv 2103.10385)."""
     rank: Positive = 16
-    """Inner size of the low-rank matrices (LoRA, arXiv 2106.09685); VeRA's, which are not trained, want 256 or more."""
+    """Inner size of the low-rank matrices (LoRA, arXiv 2106.09685); VeRA's, which are not trained, want 256 or more;
+    AdaLoRA's at the start."""
     alpha: PositiveFloat = 32.0
     """Scale of the update: the product is multiplied by alpha / rank (alpha / sqrt(rank) with `rslora`)."""
     dropout: Fraction = 0.0
@@ -95,6 +101,18 @@ class Adapter(Section):
     """Where the low-rank matrices start: `default` at no change; `pissa` (arXiv 2404.02948; `pissa_niter_4` for a fast
     approximation) and `olora` (arXiv 2406.01775) at the base's own principal part; `loftq` (arXiv 2310.08659) at what
     4 bits have lost."""
+    target_rank: Positive = 8
+    """Ranks that AdaLoRA leaves a target on average; less than `rank`."""
+    budget_start: Fraction = 0.1
+    """Share of the steps after which AdaLoRA begins to take ranks away."""
+    budget_end: Fraction = 0.6
+    """Share of the steps after which it has `target_rank` left, and keeps to those it has chosen."""
+    budget_every: Positive = 10
+    """Steps between its choices."""
+    orthogonality: Annotated[float, Field(ge=0.0, le=1e3)] = 0.5
+    """Weight of AdaLoRA's penalty on ranks that are not at right angles to each other, beside the loss of a token."""
+    virtual_tokens: Positive = 20
+    """Positions that `prefix`, `prompt` and `ptuning` take before every text."""
     block_size: Positive = 32
     """Inputs that one of OFT's rotations turns; must divide the inputs of each target."""
     new_tokens: tuple[Text, ...] = ()

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from engine import protocol
 from engine.checkpoint import sync_folder, sync_tree, write_weights
-from engine.config import Adapter, Run
+from engine.config import VIRTUAL, Adapter, Run
 from engine.data import Batch, end_of_turn, load_tokenizer, prepare
 from engine.dist import World
 from engine.errors import PreflightError, WishError
@@ -130,6 +130,11 @@ def _adapter(run: Run, target: Path) -> Path:
         raise WishError(
             f"model.head of {run.folder} is {run.model.head}, and only language models are merged",
             "PeftModel.from_pretrained opens the adapter, with its head, over the base",
+        )
+    if run.adapter.kind in VIRTUAL:
+        raise WishError(
+            f"adapter.kind of {run.folder} is {run.adapter.kind}, whose virtual tokens are no part of any weight",
+            "PeftModel.from_pretrained opens the adapter over the base, and so does `temper evaluate`",
         )
     folder = run.folder / protocol.ADAPTER
     if not folder.is_dir():

@@ -44,7 +44,7 @@ def generate(
     """
     place = torch.device(device)
     codec = Codec(tokenizer, _ends(model, tokenizer))
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = _room(model)
     # Samples of one task stand side by side, so that their prompt is read once.
     ordered = sorted(requests, key=lambda r: (-len(codec.encode(r.prompt)), r.prompt, r.task_id, r.sample))
     forward = _Forward(model, room)
@@ -71,7 +71,7 @@ def rehearse(
     """
     place = torch.device(device)
     codec = Codec(tokenizer, _ends(model, tokenizer))
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = _room(model)
     ordered = sorted(requests, key=lambda r: (-len(codec.encode(r.prompt)), r.prompt))
     rows = [row for row in (_row(request, codec, room) for request in ordered[:batch]) if row.limit > 0]
     if not rows:
@@ -219,6 +219,15 @@ def _generation(row: _Row, codec: Codec) -> Generation:
         tokens=len(row.new),
         finish="stop" if row.over or cut is not None else "length",
     )
+
+
+def _room(model: Any) -> int | None:
+    """Positions that a text has in this model; None where it does not say."""
+    # Imported here: who asks a server needs no model's code.
+    from engine.model import virtual_tokens
+
+    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if found is None else found - virtual_tokens(model)
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:

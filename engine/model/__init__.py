@@ -1,5 +1,6 @@
 """Weights: load, adapt, and probe what they can be trusted with."""
 
+from engine.model.adalora import Orthogonality
 from engine.model.adapt import adapt, published, with_adapter
 from engine.model.adversary import Adversary
 from engine.model.head import LossHead, loss_head
@@ -11,6 +12,7 @@ from engine.model.probe import (
     packing_difference,
     sharing_difference,
 )
+from engine.model.prompts import virtual_tokens
 from engine.model.ulysses import Ulysses
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "DTYPES",
     "EmbeddingNoise",
     "LossHead",
+    "Orthogonality",
     "Ulysses",
     "adapt",
     "demand_exact_packing",
@@ -29,5 +32,6 @@ __all__ = [
     "published",
     "sharing_difference",
     "unsharded",
+    "virtual_tokens",
     "with_adapter",
 ]

@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine.config import Adapter, Run
+from engine.config import VIRTUAL, Adapter, Run
 from engine.errors import WishError
+from engine.model import adalora, prompts
 
 MOVING = ("pissa", "olora")
 """Starts that take their part out of the base's weights."""
@@ -91,7 +92,8 @@ def _wrapped(model: PreTrainedModel, run: Run, rows: dict[str, list[int]] | None
     wanted = run.adapter.target_modules
     try:
         # Adapter weights take the compute dtype; fp32 copies are the optimizer's, under every strategy alike.
-        return get_peft_model(model, _settings(run, rows), autocast_adapter_dtype=False)
+        adapted = get_peft_model(model, _settings(run, rows), autocast_adapter_dtype=False)
+        return prompts.read_before_each_text(adapted)
     except ValueError as error:
         names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _linear(module)})
         raise WishError(
@@ -106,6 +108,8 @@ def _settings(run: Run, rows: dict[str, list[int]] | None) -> Any:
 
     adapter, wanted = run.adapter, run.adapter.target_modules
     task = {"language": "CAUSAL_LM", "sequence": "SEQ_CLS", "token": "TOKEN_CLS"}[run.model.head]
+    if adapter.kind in VIRTUAL:
+        return prompts.settings(adapter, task)
     where = {"target_modules": wanted if isinstance(wanted, str) else list(wanted), "task_type": task}
     if run.model.head != "language":
         # PEFT trains a copy of the head beside the adapter, and writes it with it.
@@ -113,6 +117,8 @@ def _settings(run: Run, rows: dict[str, list[int]] | None) -> Any:
     if adapter.kind == "ia3":
         # A factor on each output: on Llama's up_proj that is the paper's factor on the inner activation.
         return IA3Config(feedforward_modules=[], **where)
+    if adapter.kind == "adalora":
+        return adalora.settings(adapter, **where)
     if adapter.kind == "vera":
         return VeraConfig(
             r=adapter.rank, vera_dropout=adapter.dropout, projection_prng_key=run.seed, bias="none", **where
@@ -197,9 +203,13 @@ def published(model: Any, weights: dict[str, Tensor]) -> tuple[Any, dict[str, Te
 
     Where a start took its part out of the base (PiSSA, OLoRA), what is written is the change since then, a plain LoRA
     of twice the rank, B A - B0 A0 = [B, -B0] [A; A0]: it suits the base as it was published, for every program that
-    knows LoRA. VeRA's random matrices are written as well, so that none has to draw them again.
+    knows LoRA, and so is AdaLoRA. VeRA's random matrices are written as well, so that none has to draw them again.
     """
     settings = model.peft_config["default"]
+    if settings.peft_type == "ADALORA":
+        return adalora.as_lora(model, weights)
+    if settings.is_prompt_learning:
+        return settings, prompts.as_published(model, weights)
     shared = {
         name: buffer.detach().cpu()
         for name, buffer in model.named_buffers(remove_duplicate=False)
@@ -240,11 +250,12 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> Any:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+        adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WishError(
             f"{folder} holds no adapter for this model ({str(error).splitlines()[0][:200]})", "train it first"
         ) from None
+    return prompts.read_before_each_text(adapted)
 
 
 def _linear(module: torch.nn.Module) -> bool:

@@ -20,6 +20,7 @@ from engine.heartbeat import Where
 from engine.model import (
     Adversary,
     EmbeddingNoise,
+    Orthogonality,
     Ulysses,
     adapt,
     demand_exact_packing,
@@ -28,8 +29,10 @@ from engine.model import (
     loss_head,
     packing_difference,
     sharing_difference,
+    virtual_tokens,
 )
 from engine.track import Meter, Perf, Tracker
+from engine.train.budget import Budget
 from engine.train.checkout import checkout
 from engine.train.engine import Engine
 from engine.train.flops import weights
@@ -73,6 +76,8 @@ class Job:
     ulysses: Ulysses
     noise: EmbeddingNoise
     adversary: Adversary
+    orthogonality: Orthogonality
+    budget: Budget
     store: Store
     saves: Saves
     tracker: Tracker
@@ -125,6 +130,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     model = adapt(base, run, new_tokens=new)
     noise = EmbeddingNoise(model, alpha=run.train.neftune_alpha, seed=run.seed)
     adversary = Adversary(model, epsilon=run.train.adversarial_epsilon)
+    orthogonality = Orthogonality(model, run.adapter)
     head = loss_head(model) if run.train.chunked_loss and run.model.head == "language" else None
     _demand_fit(model, tokenizer, run)
     _end_turns(model, tokenizer, prepared.facts)
@@ -140,6 +146,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     objective, how = objective_of(engine.module, head, vocabulary, world, smoothing=smoothing)
     engine.module.train()
     store = _store(run)
+    steps = run.train.steps or prepared.train.steps
     files = {name: digest for each in prepared.facts["sources"] for name, digest in each["sha256"].items()}
     job = Job(
         run=run,
@@ -152,13 +159,15 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         ulysses=ulysses,
         noise=noise,
         adversary=adversary,
+        orthogonality=orthogonality,
+        budget=Budget(engine, run.adapter, world, steps=steps),
         store=store,
         saves=Saves(store, engine=engine, tokenizer=tokenizer, run=run, world=world, files=files),
         tracker=Tracker(run.folder, run.track, enabled=world.first, config=run.model_dump(mode="json")),
         where=where,
         perf=Perf(where, event=_event(world)),
         spikes=Spikes(run.folder),
-        steps=run.train.steps or prepared.train.steps,
+        steps=steps,
         files=files,
     )
     if world.first:
@@ -232,10 +241,12 @@ def _demand_fit(model: Any, tokenizer: Any, run: Run) -> None:
             "use the model's own tokenizer (leave model.tokenizer empty)",
         )
     context = getattr(config, "max_position_embeddings", None)
-    if context and run.data is not None and run.data.max_length > context:
+    before = virtual_tokens(model)
+    if context and run.data is not None and run.data.max_length + before > context:
+        beside = f", {before} of which are virtual tokens" if before else ""
         raise WishError(
-            f"data.max_length {run.data.max_length} is longer than the model's context of {context}",
-            f"set data.max_length to {context} or less",
+            f"data.max_length {run.data.max_length} is longer than the model's context of {context}{beside}",
+            f"set data.max_length to {context - before} or less",
         )
     if "logits_to_keep" not in inspect.signature(_innermost(model).forward).parameters:
         raise WishError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,6 +32,10 @@ class Engine(Protocol):
     model: Any
     """The model inside, unwrapped."""
 
+    @property
+    def stepped(self) -> torch.optim.Optimizer:
+        """The optimizer whose step changes this rank's fp32 values."""
+
     def in_force(self) -> str:
         """One phrase for the strategy found to be in force; raises AssertionError if it is not the Run's."""
 
@@ -59,6 +64,13 @@ class Engine(Protocol):
         """Context of one step of that many micro-batches, at rate 0 and with gradients of zero, before any other.
 
         Afterwards weights, optimizer, counters and loss scale are, to the bit, what they were.
+        """
+
+    def blank(self, masks: Mapping[str, Tensor]) -> None:
+        """Set elements of trained weights, those where their mask is true, to zero (a collective).
+
+        Args:
+            masks: by weight, [elements], the same on all ranks.
         """
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,6 +43,11 @@ class Fsdp:
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.optimizer = build_optimizer(named, run.train, Places.of(model))
+
+    @property
+    def stepped(self) -> torch.optim.Optimizer:
+        """See `Engine.stepped`."""
+        return self.optimizer
 
     def in_force(self) -> str:
         """See `Engine.in_force`."""
@@ -115,6 +120,16 @@ class Fsdp:
                     for key, value in shaped_state(piece, local).items()
                 }
         put_state(self.optimizer, state)
+
+    @torch.no_grad()
+    def blank(self, masks: Mapping[str, Tensor]) -> None:
+        """See `Engine.blank`."""
+        self._reshard()
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            if name in masks:
+                start, local = _piece(parameter)
+                mask = masks[name][start : start + local.numel()].to(local.device)
+                local.detach().view(-1)[mask] = 0
 
     def rehearsing(self, micro_batches: int) -> Any:
         """See `Engine.rehearsing`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -48,6 +48,11 @@ class Replica:
             self.module = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
         self.scale = FIRST_SCALE if run.parallel.precision == "fp16" else 1.0
         self.steps_at_scale = 0
+
+    @property
+    def stepped(self) -> torch.optim.Optimizer:
+        """See `Engine.stepped`."""
+        return self.optimizer
 
     def in_force(self) -> str:
         """See `Engine.in_force`."""
@@ -120,6 +125,14 @@ class Replica:
         put_state(self.optimizer, state)
         self.scale = saved.scaling.get("scale", self.scale)
         self.steps_at_scale = saved.scaling.get("steps_at_scale", self.steps_at_scale)
+        self._publish()
+
+    @torch.no_grad()
+    def blank(self, masks: Mapping[str, Tensor]) -> None:
+        """See `Engine.blank`."""
+        for name, master in zip(self.names, self.masters, strict=True):
+            if name in masks:
+                master.view(-1)[masks[name].to(master.device)] = 0
         self._publish()
 
     @contextlib.contextmanager

@@ -52,6 +52,7 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
     trained, tokens, stop, *saving = (int(count) for count in world.sum((*counts, *job.saves.state())))
     scale = world.size / max(1, trained)
     losses = []
+    job.orthogonality.share(len(batches) * job.adversary.passes)
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
         losses.append(_pass_through(job, batch, scale, last=last))
@@ -63,7 +64,10 @@ def take_step(job: Job, *, log: bool, asked_to_stop: bool) -> StepResult:
         mean = world.sum([sum(sums)])[0] / max(1, trained)
     job.where.at("optimizer")
     rate = learning_rate(job.run.train, step, job.steps)
-    update = engine.step(rate)
+    with job.budget.kept(step + 1) as ranks:
+        update = engine.step(rate)
+    if ranks:
+        job.tracker.log({"event": "ranks", "step": step + 1, "kept": sum(ranks), "of_each": ranks})
     if not update.skipped:
         _look_at_norm(job, update.grad_norm, batches, losses)
     if mean is not None and math.isfinite(mean):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,12 @@ class Zero:
         with contextlib.redirect_stdout(None):
             self.module, _ = world.accelerator.prepare(model, optimizer)
         self.deepspeed = self.module
+
+    @property
+    def stepped(self) -> torch.optim.Optimizer:
+        """See `Engine.stepped`."""
+        inner: torch.optim.Optimizer = self.deepspeed.optimizer.optimizer
+        return inner
 
     def in_force(self) -> str:
         """See `Engine.in_force`."""
@@ -168,6 +174,16 @@ class Zero:
                 self.deepspeed.optimizer.optimizer.state[part.flat] = state
         self._publish()
         self._rescale(saved.scaling)
+
+    @torch.no_grad()
+    def blank(self, masks: Mapping[str, Tensor]) -> None:
+        """See `Engine.blank`."""
+        for part in self._parts():
+            for at in part.ranges:
+                if at.name in masks:
+                    mask = masks[at.name][at.start : at.start + at.length].to(part.flat.device)
+                    part.flat[at.offset : at.offset + at.length][mask] = 0
+        self._publish()
 
     @contextlib.contextmanager
     def rehearsing(self, micro_batches: int) -> Iterator[None]:

@@ -12,6 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from engine.config import VIRTUAL
+
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -21,6 +23,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "ia3": {"kind": "ia3"},
     "vera": {"kind": "vera", "rank": 32},
     "oft": {"kind": "oft", "block_size": 16},
+    "adalora": {
+        "kind": "adalora",
+        "rank": 4,
+        "target_rank": 2,
+        "budget_start": 0,
+        "budget_end": 0.7,
+        "budget_every": 1,
+    },
+    "prefix": {"kind": "prefix", "virtual_tokens": 6},
+    "prompt": {"kind": "prompt", "virtual_tokens": 6},
+    "ptuning": {"kind": "ptuning", "virtual_tokens": 6},
 }
 
 
@@ -34,11 +47,16 @@ IN_FORCE = {
 }
 
 
+def sections_of(name: str) -> dict[str, Any]:
+    adapter = KINDS[name]
+    return {"adapter": adapter, "data": {"packing": adapter["kind"] not in VIRTUAL}}
+
+
 def logits(base: Path, adapter: Path) -> torch.Tensor:
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), str(adapter))
     ids = torch.randint(400, (2, 32), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return model(input_ids=ids).logits
+        return model(input_ids=ids).logits[:, -32:]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -48,8 +66,9 @@ def test_the_same_adapter_under_every_strategy(
     ends = {}
     for strategy, in_force in IN_FORCE.items():
         parallel = {"strategy": strategy, "processes": 1 if strategy == "none" else 2, "precision": "fp32"}
-        train = {"steps": 3, "global_batch": 4, "learning_rate": 1e-2, "warmup_steps": 0}
-        ended = launch(wish(f"{name}-{strategy}", adapter=KINDS[name], parallel=parallel, train=train))
+        rate = 0.3 if name == "prefix" else 1e-2
+        train = {"steps": 3, "global_batch": 4, "learning_rate": rate, "warmup_steps": 0}
+        ended = launch(wish(f"{name}-{strategy}", **sections_of(name), parallel=parallel, train=train))
         assert ended.exit_code == 0, ended.output
         assert ended.facts["strategy"].startswith(in_force)
         ends[strategy] = (ended.losses, logits(small / "model", ended.folder / "adapter"))
@@ -76,7 +95,7 @@ def test_another_strategy_goes_on_where_one_stopped(
     name: str, wish: Callable[..., Path], launch: Callable, small: Path
 ) -> None:
     sections: dict[str, Any] = {
-        "adapter": KINDS[name],
+        **sections_of(name),
         "train": {"steps": 4, "global_batch": 4, "learning_rate": 1e-2, "warmup_steps": 0, "evaluate_every": 2},
         "checkpoint": {"every": 2, "keep_last": 3},
         "evaluate": {"benchmark": "basics", "in_loop_limit": 2, "max_new_tokens": 8},

@@ -101,7 +101,8 @@ def test_missing_file_names_the_nearest(file: Path) -> None:
         ("train.steps=-1", "train.steps is -1: input should be greater than 0"),
         (
             "adapter.kind=lorra",
-            "adapter.kind is 'lorra': input should be 'full', 'lora', 'qlora', 'ia3', 'vera' or 'oft'",
+            "adapter.kind is 'lorra': input should be 'full', 'lora', 'qlora', 'adalora', 'ia3', 'vera', 'oft', "
+            "'prefix', 'prompt' or 'ptuning'",
         ),
         ("data.train=[{format: text}]", "data.train.0.path is missing"),
         ("data.train=[{path: a, wieght: 2}]", "did you mean weight?"),

@@ -37,6 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "dora": {"kind": "lora", "rank": 4, "dora": True},
     "pissa": {"kind": "lora", "rank": 4, "init": "pissa"},
     "new tokens": {"kind": "lora", "rank": 4, "new_tokens": ["<plan>", "</plan>"]},
+    "adalora": {"kind": "adalora", "rank": 4, "target_rank": 2},
     "ia3": {"kind": "ia3", "target_modules": ["k_proj", "v_proj", "up_proj"]},
     "vera": {"kind": "vera", "rank": 32},
     "oft": {"kind": "oft", "block_size": 16},
@@ -189,6 +190,9 @@ def test_what_cannot_be_merged_is_refused(trained: Callable[..., Run]) -> None:
     full = run.model_copy(update={"adapter": run.adapter.model_copy(update={"kind": "full"})})
     with pytest.raises(WishError, match="there is no adapter to merge"):
         exported(full)
+    prefixed = run.model_copy(update={"adapter": run.adapter.model_copy(update={"kind": "prefix"})})
+    with pytest.raises(WishError, match="prefix, whose virtual tokens are no part of any weight"):
+        exported(prefixed)
     (run.folder / "merged").mkdir()
     with pytest.raises(WishError, match=r"merged is there already: remove it, or name another folder"):
         exported(run)
