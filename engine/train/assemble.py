@@ -137,10 +137,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     torch.manual_seed(run.seed)
     engine = ENGINES[run.parallel.strategy](model, run, world)
     strategy = engine.in_force()
-    if run.data.packing:
-        demand_exact_packing(_probe(engine, world, rows=min(2, run.train.micro_batch)), _dtype(model))
-    if ulysses.size > 1:
-        demand_exact_sharing(_probe_sharing(engine, world, ulysses), _dtype(model), size=ulysses.size)
+    _demand_exact_rows(engine, run, world, ulysses)
     vocabulary = model.config.get_text_config().vocab_size
     smoothing = run.train.label_smoothing
     objective, how = objective_of(engine.module, head, vocabulary, world, smoothing=smoothing)
@@ -210,6 +207,15 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
         f"parameters: {size.trained:,} trained of {size.total:,}; {job.steps} steps of {run.train.global_batch} rows",
         flush=True,
     )
+
+
+def _demand_exact_rows(engine: Engine, run: Run, world: World, ulysses: Ulysses) -> None:
+    """Samples of a packed row, and ranks that share a row, come out as samples and rows do by themselves."""
+    dtype = _dtype(engine.model)
+    if run.data is not None and run.data.packing:
+        demand_exact_packing(_probe(engine, world, rows=min(2, run.train.micro_batch)), dtype)
+    if ulysses.size > 1:
+        demand_exact_sharing(_probe_sharing(engine, world, ulysses), dtype, size=ulysses.size)
 
 
 def _probe(engine: Engine, world: World, *, rows: int) -> float:
