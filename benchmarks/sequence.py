@@ -33,10 +33,11 @@ from engine import dist
 from engine.config import Run
 from engine.data import Batch
 from engine.heartbeat import Where
-from engine.model import Adversary, EmbeddingNoise, Ulysses, head, load_model
+from engine.model import Adversary, EmbeddingNoise, Orthogonality, SampleAttention, head, load_model, spans_of
 from engine.track import Perf
 from engine.train import take_step
 from engine.train.assemble import ENGINES
+from engine.train.budget import Budget
 from engine.train.objective import chunked_next_token_loss
 from engine.train.spikes import Spikes
 from launch.architecture import architecture
@@ -104,7 +105,11 @@ def rows(case: Case, place: int, vocabulary: int) -> Any:
         ids = torch.randint(vocabulary, (1, case.length), generator=torch.Generator().manual_seed(step))
         labels = ids.clone()
         labels[:, first] = -100
-        return [Batch(ids, labels, positions, (), case.length).part(place, case.sequence)]
+        return [
+            Batch(ids, labels, positions, (), case.length, samples=spans_of(positions)).part(
+                place, case.sequence
+            )
+        ]
 
     return SimpleNamespace(micro_batches=micro_batches)
 
@@ -118,8 +123,8 @@ def measure(case: Case, model: Path, rank: int, port: int, answers: Any) -> None
     world = dist.start(run)
     ledger = Ledger()
     with ledger:
-        base, ulysses = load_model(run, world.device), Ulysses(run, world)
-        ulysses.serve(base)
+        base, attention = load_model(run, world.device), SampleAttention(run, world)
+        attention.serve(base)
         if case.recomputed:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         asked = head.loss_head(base)
@@ -131,10 +136,12 @@ def measure(case: Case, model: Path, rank: int, port: int, answers: Any) -> None
             world=world,
             engine=engine,
             objective=chunked_next_token_loss(asked),
-            ulysses=ulysses,
+            attention=attention,
             where=Where(),
             noise=EmbeddingNoise(None, alpha=0.0, seed=0),
             adversary=Adversary(None, epsilon=0.0),
+            orthogonality=Orthogonality(base, run.adapter),
+            budget=Budget(engine, run.adapter, world, steps=TIMED + 2),
             saves=SimpleNamespace(state=lambda: (0, 0, 0)),
             perf=Perf(Where()),
             spikes=Spikes(Path(os.devnull)),

@@ -23,7 +23,7 @@ class Batch:
         length: tokens of a row that are on this rank.
         width: bytes of an activation: 2 in bf16 and fp16, 4 in fp32.
         trained: columns whose logits are computed; at most length - 1, as the first token has no prediction.
-        attention: its name in transformers, `auto` being sdpa.
+        attention: its name in transformers; `auto` takes a sample at a time by sdpa.
         dropped: bytes of one element of a dropout mask: 1 on CUDA, and the activation's own width on CPU.
         sharing: ranks that share a row (`parallel.sequence`).
     """
@@ -44,8 +44,13 @@ class Batch:
     @property
     def masked(self) -> bool:
         """Whether a mask [rows, 1, length, length] tells attention which of a packed row's tokens belong together;
-        FlashAttention is told by lengths, and ranks that share rows take a sample at a time."""
-        return self.sharing == 1 and not self.attention.startswith("flash")
+        FlashAttention is told by lengths."""
+        return not self.by_sample and not self.attention.startswith("flash")
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether attention takes a sample at a time (`engine.model.attention`)."""
+        return self.sharing > 1 or self.attention == "auto"
 
 
 def layer_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int:
@@ -96,8 +101,10 @@ def _attention_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int
         )
     else:
         saved += width * query + FULL_PRECISION * size.heads + width * batch.length * batch.masked
-    if batch.sharing > 1 and (adapter.kind == "full" or adapter.dropout == 0):
-        saved += width * query  # what comes back from the other ranks is the output layer's input
+    if batch.by_sample and (adapter.kind == "full" or adapter.dropout == 0):
+        saved += (
+            width * query
+        )  # samples joined, or what comes back from other ranks, is the output layer's input
     if model.head_norms:
         # Each is an RMSNorm over a head's size: as much as over the hidden size, for as many numbers.
         saved += (query + key) * (FULL_PRECISION + width * (adapter.kind == "full"))

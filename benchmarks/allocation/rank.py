@@ -17,10 +17,20 @@ from engine import dist
 from engine.config import Run
 from engine.data import Batch
 from engine.heartbeat import Where
-from engine.model import Adversary, EmbeddingNoise, Ulysses, adapt, head, load_model
+from engine.model import (
+    Adversary,
+    EmbeddingNoise,
+    Orthogonality,
+    SampleAttention,
+    adapt,
+    head,
+    load_model,
+    spans_of,
+)
 from engine.track import Perf
 from engine.train import take_step
 from engine.train.assemble import ENGINES
+from engine.train.budget import Budget
 from engine.train.objective import Objective, chunked_next_token_loss, next_token_loss
 from engine.train.spikes import Spikes
 
@@ -46,15 +56,15 @@ def measure(case: Case, models: Path, tracker: str, rank: int, port: int) -> int
     world = dist.start(run)
     ledger = Ledger()
     with ledger if tracker == "ledger" else contextlib.nullcontext():
-        base, ulysses = load_model(run, world.device), Ulysses(run, world)
-        ulysses.serve(base)
+        base, attention = load_model(run, world.device), SampleAttention(run, world)
+        attention.serve(base)
         model = adapt(base, run)
         head.ELEMENTS["cpu"] = CHUNK
         asked = head.loss_head(model) if case.chunked else None
         engine = ENGINES[case.strategy](model, run, world)
         engine.module.train()
         job = _job(run, world, engine, chunked_next_token_loss(asked) if asked else next_token_loss)
-        job.ulysses = ulysses
+        job.attention = attention
         if tracker == "memtracker":
             return _by_memtracker(job)
         take_step(job, log=True, asked_to_stop=False)
@@ -108,7 +118,7 @@ def _job(run: Run, world: dist.World, engine: Any, objective: Objective) -> Any:
         for number in range(run.train.global_batch * sharing // (rows * world.size)):
             generator = torch.Generator().manual_seed(1000 * step + 10 * number + group)
             ids = torch.randint(1024, (rows, length), generator=generator)
-            whole = Batch(ids, ids.clone(), positions.clone(), (), rows * length)
+            whole = Batch(ids, ids.clone(), positions, (), rows * length, samples=spans_of(positions))
             made.append(whole.part(place, sharing))
         return made
 
@@ -120,6 +130,8 @@ def _job(run: Run, world: dist.World, engine: Any, objective: Objective) -> Any:
         where=Where(),
         noise=EmbeddingNoise(None, alpha=0.0, seed=0),
         adversary=Adversary(None, epsilon=0.0),
+        orthogonality=Orthogonality(engine.model, run.adapter),
+        budget=Budget(engine, run.adapter, world, steps=STEPS),
         saves=SimpleNamespace(state=lambda: (0, 0, 0)),
         perf=Perf(Where()),
         spikes=Spikes(Path(os.devnull)),

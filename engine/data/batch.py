@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 IGNORED = -100
+Spans = tuple[tuple[tuple[int, int], ...], ...]
+"""Where samples begin and end in each row of a batch."""
 _ALIGNMENT = 8
 
 
@@ -48,8 +51,9 @@ class Batch:
     """Tokens of samples; padding is none."""
     attended: int = 0
     """Pairs of a token and one it may look at, n (n + 1) / 2 for a sample of n: what its attention costs."""
-    whole: Tensor | None = None
-    """Positions of the whole rows where these are one rank's part of them, as `part` cuts it; else None."""
+    samples: Spans | None = None
+    """Where each row's samples begin and end, without the padding tail; of the whole rows, where these are one rank's
+    part of them. None: attention has to find out from the positions."""
 
     @property
     def trained_tokens(self) -> int:
@@ -65,7 +69,7 @@ class Batch:
             self.sample_ids,
             self.tokens,
             self.attended,
-            self.whole,
+            self.samples,
         )
 
     def part(self, place: int, parts: int) -> Batch:
@@ -88,7 +92,7 @@ class Batch:
             self.sample_ids,
             _share(self.tokens, place, parts),
             _share(self.attended, place, parts),
-            self.position_ids,
+            self.samples,
         )
 
 
@@ -105,7 +109,9 @@ def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int, mu
     classes = any(sample.targets is not None for row in rows for sample in row)
     labels = np.full((len(rows), length + classes), IGNORED, dtype=np.int64)
     position_ids = np.zeros((len(rows), length), dtype=np.int64)
+    spans: list[tuple[tuple[int, int], ...]] = []
     for index, row in enumerate(rows):
+        spans.append(tuple(pairwise([0, *accumulate(len(sample) for sample in row)])))
         start = 0
         for sample in row:
             end = start + len(sample)
@@ -126,6 +132,7 @@ def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int, mu
         tuple(sample.id for row in rows for sample in row),
         sum(len(sample) for row in rows for sample in row),
         sum(len(sample) * (len(sample) + 1) // 2 for row in rows for sample in row),
+        tuple(spans),
     )
 
 

@@ -3,6 +3,7 @@
 from engine.model.adalora import Orthogonality
 from engine.model.adapt import adapt, published, with_adapter
 from engine.model.adversary import Adversary
+from engine.model.attention import SampleAttention, Spans, spans_of
 from engine.model.head import LossHead, loss_head
 from engine.model.load import DTYPES, load_dequantised, load_model, unsharded
 from engine.model.noise import EmbeddingNoise
@@ -13,7 +14,6 @@ from engine.model.probe import (
     sharing_difference,
 )
 from engine.model.prompts import virtual_tokens
-from engine.model.ulysses import Ulysses
 
 __all__ = [
     "Adversary",
@@ -21,7 +21,8 @@ __all__ = [
     "EmbeddingNoise",
     "LossHead",
     "Orthogonality",
-    "Ulysses",
+    "SampleAttention",
+    "Spans",
     "adapt",
     "demand_exact_packing",
     "demand_exact_sharing",
@@ -31,6 +32,7 @@ __all__ = [
     "packing_difference",
     "published",
     "sharing_difference",
+    "spans_of",
     "unsharded",
     "virtual_tokens",
     "with_adapter",

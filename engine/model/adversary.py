@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.model.noise import spans
+from engine.model.attention import spans_of
 
 
 class Adversary:
@@ -60,12 +60,12 @@ class Adversary:
         )
         gradient = self._heard.grad
         shift = torch.zeros(gradient.shape, dtype=torch.float32, device=gradient.device)
-        for row, begin, end in spans(position_ids):
-            part = gradient[row, begin:end].float()
-            # What trains nothing, padding included, has no gradient and stays where it is.
-            shift[row, begin:end] = part * (
-                self._epsilon / part.norm().clamp_min(torch.finfo(torch.float32).tiny)
-            )
+        for row, samples in enumerate(spans_of(position_ids)):
+            for begin, end in samples:
+                part = gradient[row, begin:end].float()
+                # What trains nothing, padding included, has no gradient and stays where it is.
+                length = part.norm().clamp_min(torch.finfo(torch.float32).tiny)
+                shift[row, begin:end] = part * (self._epsilon / length)
         return shift
 
     def _touch(self, module: Any, inputs: Any, output: Tensor) -> Tensor | None:

@@ -11,13 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def spans(position_ids: Tensor) -> Iterator[tuple[int, int, int]]:
-    """Row, begin and end of each sample of a batch ([rows, length], in host memory); one begins at each position 0."""
-    for row, starts in enumerate(position_ids == 0):
-        begins = starts.nonzero().flatten().tolist()
-        for begin, end in zip(begins, [*begins[1:], len(starts)], strict=True):
-            yield row, begin, end
+from engine.model.attention import spans_of
 
 
 class EmbeddingNoise:
@@ -53,10 +47,11 @@ class EmbeddingNoise:
         self, input_ids: Tensor, position_ids: Tensor, step: int
     ) -> Iterator[tuple[int, int, int, int]]:
         """Row, begin, end and seed of each sample."""
-        for row, begin, end in spans(position_ids):
-            digest = hashlib.blake2b(f"{self._seed} neftune {step} ".encode(), digest_size=8)
-            digest.update(input_ids[row, begin:end].numpy().tobytes())
-            yield row, begin, end, int.from_bytes(digest.digest(), "big") >> 1
+        for row, samples in enumerate(spans_of(position_ids)):
+            for begin, end in samples:
+                digest = hashlib.blake2b(f"{self._seed} neftune {step} ".encode(), digest_size=8)
+                digest.update(input_ids[row, begin:end].numpy().tobytes())
+                yield row, begin, end, int.from_bytes(digest.digest(), "big") >> 1
 
     def _add(self, module: Any, inputs: Any, output: Tensor) -> Tensor | None:
         if self._spans is None:

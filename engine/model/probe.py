@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from engine.errors import WishError
-from engine.model.ulysses import Ulysses
+from engine.model.attention import SampleAttention, spans_of
 
 # Largest difference between packed and separate logits, relative to the largest logit. Rounding of the
 # precision stays an order of magnitude below; samples that see each other are an order above.
@@ -38,18 +38,18 @@ def packing_difference(
 
 @torch.no_grad()
 def sharing_difference(
-    forward: Callable[..., torch.Tensor], ulysses: Ulysses, vocabulary: int, device: torch.device
+    forward: Callable[..., torch.Tensor], attention: SampleAttention, vocabulary: int, device: torch.device
 ) -> float:
     """Largest relative difference of this rank's logits, of its part of a packed row against of the row by itself.
 
     A collective. The samples end elsewhere than the parts; the second is in all of them. Arguments as above.
     """
-    length = 16 * ulysses.size
+    length = 16 * attention.size
     ids = torch.randint(vocabulary, (1, length), generator=torch.Generator().manual_seed(0)).to(device)
     positions = torch.cat([torch.arange(n) for n in (5, length - 8, 3)])[None]
-    whole = ulysses.part(forward(ids, positions.to(device))).float()
-    with ulysses.spread(positions):
-        part = forward(ulysses.part(ids), ulysses.part(positions).to(device)).float()
+    whole = attention.part(forward(ids, positions.to(device))).float()
+    with attention.spread(spans_of(positions)):
+        part = forward(attention.part(ids), attention.part(positions).to(device)).float()
     return float((part - whole).abs().max() / whole.abs().max().clamp_min(1e-6))
 
 

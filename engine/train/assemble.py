@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from engine.model import (
     Adversary,
     EmbeddingNoise,
     Orthogonality,
-    Ulysses,
+    SampleAttention,
     adapt,
     demand_exact_packing,
     demand_exact_sharing,
@@ -29,6 +30,7 @@ from engine.model import (
     loss_head,
     packing_difference,
     sharing_difference,
+    spans_of,
     virtual_tokens,
 )
 from engine.track import Meter, Perf, Tracker
@@ -73,7 +75,7 @@ class Job:
     validation: list[Batch]
     engine: Engine
     objective: Objective
-    ulysses: Ulysses
+    attention: SampleAttention
     noise: EmbeddingNoise
     adversary: Adversary
     orthogonality: Orthogonality
@@ -124,9 +126,9 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     )
     where.at("model")
     new = tokenizer.convert_tokens_to_ids(list(run.adapter.new_tokens))
-    ulysses = Ulysses(run, world)
+    attention = SampleAttention(run, world)
     base = load_model(run, world.device)
-    ulysses.serve(base)
+    attention.serve(base)
     model = adapt(base, run, new_tokens=new)
     noise = EmbeddingNoise(model, alpha=run.train.neftune_alpha, seed=run.seed)
     adversary = Adversary(model, epsilon=run.train.adversarial_epsilon)
@@ -137,7 +139,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     torch.manual_seed(run.seed)
     engine = ENGINES[run.parallel.strategy](model, run, world)
     strategy = engine.in_force()
-    _demand_exact_rows(engine, run, world, ulysses)
+    _demand_exact_rows(engine, run, world, attention)
     vocabulary = model.config.get_text_config().vocab_size
     smoothing = run.train.label_smoothing
     objective, how = objective_of(engine.module, head, vocabulary, world, smoothing=smoothing)
@@ -153,7 +155,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         validation=prepared.validation or [],
         engine=engine,
         objective=objective,
-        ulysses=ulysses,
+        attention=attention,
         noise=noise,
         adversary=adversary,
         orthogonality=orthogonality,
@@ -186,7 +188,7 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
     facts = {
         "strategy": strategy,
         "world_size": job.world.size,
-        "sequence": job.ulysses.size,
+        "sequence": job.attention.size,
         "device": str(job.world.device.type),
         "precision": run.parallel.precision,
         "adapter": run.adapter.kind,
@@ -201,7 +203,7 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
         "git": checkout(Path.cwd()),
     }
     protocol.write_json(run.folder / protocol.FACTS, facts)
-    shared = f", {job.ulysses.size} ranks a row" if job.ulysses.size > 1 else ""
+    shared = f", {job.attention.size} ranks a row" if job.attention.size > 1 else ""
     print(f"strategy in force: {strategy}, {run.parallel.precision}, {run.adapter.kind}{shared}", flush=True)
     print(
         f"parameters: {size.trained:,} trained of {size.total:,}; {job.steps} steps of {run.train.global_batch} rows",
@@ -209,23 +211,30 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
     )
 
 
-def _demand_exact_rows(engine: Engine, run: Run, world: World, ulysses: Ulysses) -> None:
+def _demand_exact_rows(engine: Engine, run: Run, world: World, attention: SampleAttention) -> None:
     """Samples of a packed row, and ranks that share a row, come out as samples and rows do by themselves."""
     dtype = _dtype(engine.model)
     if run.data is not None and run.data.packing:
-        demand_exact_packing(_probe(engine, world, rows=min(2, run.train.micro_batch)), dtype)
-    if ulysses.size > 1:
-        demand_exact_sharing(_probe_sharing(engine, world, ulysses), dtype, size=ulysses.size)
+        demand_exact_packing(_probe(engine, world, attention, rows=min(2, run.train.micro_batch)), dtype)
+    if attention.size > 1:
+        demand_exact_sharing(_probe_sharing(engine, world, attention), dtype, size=attention.size)
 
 
-def _probe(engine: Engine, world: World, *, rows: int) -> float:
-    forward, vocabulary = _asked(engine)
+def _probe(engine: Engine, world: World, attention: SampleAttention, *, rows: int) -> float:
+    plain, vocabulary = _asked(engine)
+
+    def forward(input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        # Ranks that share rows are probed by themselves.
+        alone = attention.size == 1
+        with attention.spread(spans_of(position_ids)) if alone else contextlib.nullcontext():
+            return plain(input_ids, position_ids)
+
     return world.max([packing_difference(forward, vocabulary, world.device, rows=rows)])[0]
 
 
-def _probe_sharing(engine: Engine, world: World, ulysses: Ulysses) -> float:
+def _probe_sharing(engine: Engine, world: World, attention: SampleAttention) -> float:
     forward, vocabulary = _asked(engine)
-    return world.max([sharing_difference(forward, ulysses, vocabulary, world.device)])[0]
+    return world.max([sharing_difference(forward, attention, vocabulary, world.device)])[0]
 
 
 def _asked(engine: Engine) -> tuple[Callable[..., torch.Tensor], int]:

@@ -49,9 +49,10 @@ def scores(confusion: Tensor) -> tuple[float, float]:
 def _judge(job: Job, batch: Batch, count: int) -> tuple[float, Tensor]:
     """Summed loss of a batch, and its counts [true, said]."""
     device = job.world.device
-    logits = job.engine.module(
-        input_ids=batch.input_ids.to(device), position_ids=batch.position_ids.to(device), use_cache=False
-    ).logits.float()
+    with job.attention.spread(batch.samples):
+        logits = job.engine.module(
+            input_ids=batch.input_ids.to(device), position_ids=batch.position_ids.to(device), use_cache=False
+        ).logits.float()
     targets = batch.labels[:, 1:].to(device)
     logits = logits[:, : targets.shape[1]]  # a batch without samples has no column of labels more
     kept = targets != IGNORED

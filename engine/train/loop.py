@@ -210,7 +210,7 @@ def validate(job: Job) -> float:
     total, tokens = 0.0, 0.0
     for batch in job.validation:
         job.where.at("validate")
-        with job.ulysses.spread(batch.whole):
+        with job.attention.spread(batch.samples):
             total += float(job.objective(job.engine.module, batch, job.world.device))
         tokens += batch.trained_tokens
     job.engine.module.train()

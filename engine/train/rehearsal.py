@@ -95,7 +95,7 @@ def _play(stage: _Stage) -> int:
     with engine.rehearsing(count):
         with stage.act(BATCH):
             for last in (False, True)[-count:]:
-                with engine.accumulate(last=last), job.ulysses.spread(batch.whole):
+                with engine.accumulate(last=last), job.attention.spread(batch.samples):
                     loss = job.objective(engine.module, batch, job.world.device)
                     engine.backward(loss * 0.0, last=last)
         del loss

@@ -83,7 +83,7 @@ def _pass_through(job: Job, batch: Batch, scale: float, *, last: bool) -> torch.
         noise = job.noise.added(batch.input_ids, batch.position_ids, step=job.progress.step)
         against = job.adversary.against(batch.position_ids, number=number)
         # Activations that are recomputed meet the same attention in backward.
-        with engine.accumulate(last=closes), job.ulysses.spread(batch.whole), noise, against:
+        with engine.accumulate(last=closes), job.attention.spread(batch.samples), noise, against:
             job.where.at("forward")
             loss = job.objective(engine.module, batch, job.world.device)
             own = loss.detach() if own is None else own

@@ -32,7 +32,7 @@ def run(wish: Callable[..., Path], launch: Callable) -> Callable[..., Any]:
         assert ended.exit_code == 0, ended.output
         assert ended.facts["strategy"].startswith(IN_FORCE[strategy].format(ranks))
         assert ended.facts["sequence"] == sequence
-        assert ended.facts["attention"] == ("ulysses" if sequence > 1 else "sdpa")
+        assert ended.facts["attention"] == "by_sample"
         assert (f"{sequence} ranks a row" in ended.output) == (sequence > 1)
         return ended
 

@@ -18,7 +18,7 @@ from engine.config import Run
 from engine.data import Batch
 from engine.dist import World
 from engine.errors import WishError
-from engine.model import Ulysses, demand_exact_sharing, sharing_difference
+from engine.model import SampleAttention, demand_exact_sharing, sharing_difference, spans_of
 
 pytestmark = pytest.mark.dist
 
@@ -56,7 +56,8 @@ def rows() -> Batch:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(VOCABULARY, (len(ENDS), LENGTH), generator=generator)
     spans = [torch.arange(end - start) for each in ENDS for start, end in zip(each, each[1:], strict=False)]
-    return Batch(ids, ids, torch.cat(spans).view(len(ENDS), LENGTH), (), ids.numel())
+    positions = torch.cat(spans).view(len(ENDS), LENGTH)
+    return Batch(ids, ids, positions, (), ids.numel(), samples=spans_of(positions))
 
 
 def gradients(model: Any, ids: Tensor, positions: Tensor, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -81,29 +82,29 @@ def compare(rank: int, port: int) -> None:
     batch = rows()
     weights = torch.randn(*batch.input_ids.shape, VOCABULARY, generator=torch.Generator().manual_seed(2))
     for size in (2, 4):
-        ulysses = Ulysses(run_of(size), world_of(rank))
+        attention = SampleAttention(run_of(size), world_of(rank))
         part = batch.part(rank % size, size)
         for family in FAMILIES:
             model = built(family)
             expected = gradients(model, batch.input_ids, batch.position_ids, weights)
-            ulysses.serve(model)
-            with ulysses.spread(part.whole):
-                found = gradients(model, part.input_ids, part.position_ids, ulysses.part(weights))
-            torch.testing.assert_close(found[0], ulysses.part(expected[0]), rtol=1e-4, atol=1e-5)
+            attention.serve(model)
+            with attention.spread(part.samples):
+                found = gradients(model, part.input_ids, part.position_ids, attention.part(weights))
+            torch.testing.assert_close(found[0], attention.part(expected[0]), rtol=1e-4, atol=1e-5)
             for mine, whole in zip(found[1], expected[1], strict=True):
                 torch.distributed.all_reduce(mine)  # each group of ranks has the whole gradient
                 torch.testing.assert_close(mine, whole * RANKS / size, rtol=1e-3, atol=1e-3, msg=family)
             # Outside of `spread` the attention is torch's own again.
             alone = model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits
             torch.testing.assert_close(alone, expected[0], rtol=1e-5, atol=1e-5)
-        _probes_see(ulysses, rank)
+        _probes_see(attention, rank)
     torch.distributed.destroy_process_group()
 
 
-def _probes_see(ulysses: Ulysses, rank: int) -> None:
+def _probes_see(attention: SampleAttention, rank: int) -> None:
     """A model whose layers look at the token before, beside attention, is told from one that does not."""
     model = built("llama").eval()
-    ulysses.serve(model)
+    attention.serve(model)
 
     def forward(input_ids: Tensor, position_ids: Tensor) -> Tensor:
         logits: Tensor = model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
@@ -114,8 +115,8 @@ def _probes_see(ulysses: Ulysses, rank: int) -> None:
         return logits + logits.roll(1, dims=1)
 
     cpu = torch.device("cpu")
-    assert sharing_difference(forward, ulysses, VOCABULARY, cpu) < 1e-5
-    assert sharing_difference(mixing, ulysses, VOCABULARY, cpu) > 1e-2
+    assert sharing_difference(forward, attention, VOCABULARY, cpu) < 1e-5
+    assert sharing_difference(mixing, attention, VOCABULARY, cpu) > 1e-2
 
 
 def test_every_family_on_two_and_four_ranks_a_row() -> None:
@@ -132,9 +133,9 @@ def test_a_difference_is_refused() -> None:
 
 
 @pytest.fixture()
-def ulysses() -> Iterator[Ulysses]:
+def attention() -> Iterator[SampleAttention]:
     """Of three ranks, as far as a model is asked whether it will do."""
-    made = Ulysses(run_of(1), world_of(0))
+    made = SampleAttention(run_of(1), world_of(0))
     made.size = 3
     yield made
 
@@ -149,13 +150,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("family", "more", "why"), REFUSED)
-def test_models_that_will_not_do(family: str, more: dict[str, Any], why: str, ulysses: Ulysses) -> None:
+def test_models_that_will_not_do(family: str, more: dict[str, Any], why: str, attention: SampleAttention) -> None:
     model = built(family, **({"head_dim": 8, "num_key_value_heads": 2} | more))
     with pytest.raises(WishError, match=why):
-        ulysses.serve(model)
+        attention.serve(model)
 
 
-def test_rotary_positions_that_depend_on_the_longest(ulysses: Ulysses) -> None:
+def test_rotary_positions_that_depend_on_the_longest(attention: SampleAttention) -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     with pytest.raises(WishError, match="rotary positions are dynamic"):
-        ulysses.serve(built("llama", num_attention_heads=6, num_key_value_heads=2, rope_parameters=rope))
+        attention.serve(built("llama", num_attention_heads=6, num_key_value_heads=2, rope_parameters=rope))
