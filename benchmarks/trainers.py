@@ -234,8 +234,9 @@ def main() -> None:
 {platform.machine()}, {os.cpu_count()} cores, no GPU. A Llama of 4 layers, 256 wide, random weights, fp32; two ranks of
 one thread each (DistributedDataParallel over gloo, asserted); {SAMPLES} documented functions of Python's standard
 library as prompt and completion, loss on completions, rows of at most {LENGTH} tokens; AdamW, gradients clipped, no
-activation checkpointing. Padded: {ROWS["padded"]} rows a rank; packed: {ROWS["packed"]} row of {LENGTH} a rank
-(the plain Trainer's flattening joins {ROWS["padded"]} samples). Medians of {rounds} rounds, the three by turns;
+activation checkpointing. Padded: {ROWS["padded"]} samples a rank, which the others pad to the longest and Temper
+lays end to end; packed: {ROWS["packed"]} row of {LENGTH} a rank (the plain Trainer's flattening joins
+{ROWS["padded"]} samples). Medians of {rounds} rounds, the three by turns;
 tokens without padding, of all steps but the first; ratios are medians of each round's. Memory is the kernel's peak
 (VmHWM) of the largest rank, libraries included.
 

@@ -60,7 +60,8 @@ class Model(Section):
     attention: Literal[
         "auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"
     ] = "auto"
-    """Attention implementation, by its name in transformers; `auto` lets transformers choose."""
+    """Attention implementation, by its name in transformers; `auto` is torch's own, a sample at a time and without a
+    mask, where the model lets it be replaced, and transformers' choice elsewhere."""
     activation_checkpointing: bool = False
     """Recompute activations in backward: about a third more compute for much less memory."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.data.batch import IGNORED, Batch
 from engine.data.chat import end_of_turn
 from engine.data.fim import infill_prompt
-from engine.data.loader import Loader
+from engine.data.loader import Loader, Validation
 from engine.data.order import key
 from engine.data.prepare import Prepared, prepare
 from engine.data.tokenizer import load_tokenizer
@@ -15,6 +15,7 @@ __all__ = [
     "Batch",
     "Loader",
     "Prepared",
+    "Validation",
     "end_of_turn",
     "infill_prompt",
     "key",

@@ -96,12 +96,22 @@ class Batch:
         )
 
 
-def build(rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int, multiple: int = 1) -> Batch:
+def build(
+    rows: Sequence[Sequence[Encoded]],
+    *,
+    pad_id: int,
+    max_length: int,
+    multiple: int = 1,
+    joined: bool = False,
+) -> Batch:
     """Lay rows of samples side by side, padded to the longest row (rounded up to a multiple of 8, within
     max_length, and then to one of `multiple`).
 
+    Where they are `joined`, all their samples lie in one row, as long as that takes: nothing but its end is padding.
     A row without samples is all padding: it takes part in every collective and trains nothing.
     """
+    if joined:
+        rows, max_length = [[sample for row in rows for sample in row]], max_length * len(rows)
     longest = max((sum(len(sample) for sample in row) for row in rows), default=0)
     rounded = max(1, -(-longest // _ALIGNMENT)) * _ALIGNMENT
     length = -(-max(longest, min(rounded, max_length)) // multiple) * multiple

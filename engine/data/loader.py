@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,9 @@ class Share:
         """Rows of a step this rank works on."""
         return self.global_batch // self.groups
 
-    def batches(self, rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int) -> list[Batch]:
+    def batches(
+        self, rows: Sequence[Sequence[Encoded]], *, pad_id: int, max_length: int, joined: bool
+    ) -> list[Batch]:
         """Rows of this rank's group as micro-batches: its part of them."""
         return [
             build(
@@ -64,6 +66,7 @@ class Share:
                 pad_id=pad_id,
                 max_length=max_length,
                 multiple=self.sequence,
+                joined=joined,
             ).part(self.rank % self.sequence, self.sequence)
             for start in range(0, len(rows), self.micro_batch)
         ]
@@ -86,6 +89,10 @@ class Loader:
 
     Optimizer step s trains rows [s * global_batch, (s + 1) * global_batch) of the stream; each group of ranks works
     on its contiguous share of them. The stream does not know of ranks. Past the last row of the run rows are empty.
+
+    Attributes:
+        joined: whether the rows of a micro-batch are laid into one, for a model that keeps samples apart and would
+            compute padding for nothing.
     """
 
     def __init__(self, corpora: Sequence[Corpus], run: Run, share: Share, *, pad_id: int) -> None:
@@ -97,6 +104,7 @@ class Loader:
         self._share = share
         self._pad_id = pad_id
         self._max_length = run.data.max_length
+        self.joined = False
         self._packing = run.data.packing
         self._plans: dict[int, Plan] = {}
         self._rows_before = [0]
@@ -125,7 +133,7 @@ class Loader:
         share = self._share
         first = step * share.global_batch + share.group * share.rows
         rows = [self.row(index) for index in range(first, first + share.rows)]
-        return share.batches(rows, pad_id=self._pad_id, max_length=self._max_length)
+        return share.batches(rows, pad_id=self._pad_id, max_length=self._max_length, joined=self.joined)
 
     def largest(self) -> Batch:
         """A micro-batch that none of the stream exceeds: as many tokens as its longest rows have, cut into as many
@@ -142,12 +150,17 @@ class Loader:
         longest, full = self._longest(), int(parts[0].sum())
         if longest > full:
             parts[0], counts[0] = np.array([longest]), math.ceil(counts[0] * longest / full)
+        if self.joined and any(not float(weight).is_integer() for weight in self._weights):
+            # Later epochs draw other samples, and all rows of a micro-batch count, not the longest alone.
+            parts = [np.array([max(longest, full)])] * len(parts)
         rows = [
             self._filled(part, int(count), int(counts[:at].sum()))
             for at, (part, count) in enumerate(zip(parts, counts, strict=True))
         ]
         rows += rows[:1] * (micro - len(rows))
-        [batch] = self._share.batches(rows, pad_id=self._pad_id, max_length=self._max_length)
+        [batch] = self._share.batches(
+            rows, pad_id=self._pad_id, max_length=self._max_length, joined=self.joined
+        )
         return batch
 
     def _often(self, rows: int) -> int:
@@ -251,14 +264,36 @@ class Loader:
         return rows
 
 
-def validation_batches(corpora: Sequence[Corpus], run: Run, share: Share, *, pad_id: int) -> list[Batch]:
-    """This rank's share of the validation rows, in file order; every rank gets the same number of batches."""
-    assert run.data is not None
-    samples = [corpus.sample(row, 0) for corpus in corpora for row in range(len(corpus))]
-    lengths = np.array([len(sample) for sample in samples], dtype=np.int64)
-    packing = best_fit(lengths, run.data.max_length) if run.data.packing else singles(len(samples))
-    rows = [[samples[at] for at in packing.row(index)] for index in range(len(packing))]
-    each = -(-len(rows) // (share.groups * share.micro_batch)) * share.micro_batch
-    rows += [[] for _ in range(each * share.groups - len(rows))]
-    mine = rows[share.group * each : (share.group + 1) * each]
-    return share.batches(mine, pad_id=pad_id, max_length=run.data.max_length)
+class Validation:
+    """This rank's share of the validation rows, in file order; every rank gets the same number of batches.
+
+    Attributes:
+        joined: as of `Loader`.
+    """
+
+    def __init__(self, corpora: Sequence[Corpus], run: Run, share: Share, *, pad_id: int) -> None:
+        assert run.data is not None
+        samples = [corpus.sample(row, 0) for corpus in corpora for row in range(len(corpus))]
+        lengths = np.array([len(sample) for sample in samples], dtype=np.int64)
+        packing = best_fit(lengths, run.data.max_length) if run.data.packing else singles(len(samples))
+        rows = [[samples[at] for at in packing.row(index)] for index in range(len(packing))]
+        each = -(-len(rows) // (share.groups * share.micro_batch)) * share.micro_batch
+        rows += [[] for _ in range(each * share.groups - len(rows))]
+        self._rows = rows[share.group * each : (share.group + 1) * each]
+        self._share = share
+        self._pad_id = pad_id
+        self._max_length = run.data.max_length
+        self.joined = False
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._share.micro_batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        micro = self._share.micro_batch
+        for start in range(0, len(self._rows), micro):
+            yield from self._share.batches(
+                self._rows[start : start + micro],
+                pad_id=self._pad_id,
+                max_length=self._max_length,
+                joined=self.joined,
+            )

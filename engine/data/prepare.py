@@ -9,10 +9,9 @@ from typing import Any
 from engine.config import Data, Run
 from engine.data import audit as facts_of
 from engine.data import checks, decontaminate, fim, sources
-from engine.data.batch import Batch
 from engine.data.corpus import Corpus, Infill
 from engine.data.kept import Rowkeeper, Rows
-from engine.data.loader import Loader, Share, validation_batches
+from engine.data.loader import Loader, Share, Validation
 from engine.data.sources import Stream
 from engine.data.tokenize import Encoder
 from engine.data.tokenizer import apply_template
@@ -28,10 +27,16 @@ class Prepared:
     """
 
     train: Loader
-    validation: list[Batch] | None
+    validation: Validation | None
     facts: dict[str, Any]
     corpora: tuple[Corpus, ...]
     origin: str = ""
+
+    def join(self, joined: bool) -> None:
+        """Lay the rows of each micro-batch into one, or not (see `Loader.joined`)."""
+        self.train.joined = joined
+        if self.validation is not None:
+            self.validation.joined = joined
 
 
 def prepare(
@@ -68,7 +73,7 @@ def prepare(
     train, held = taken.corpora("train", data, infill), taken.corpora("validation", data, infill)
     pad = facts_of.pad_id(tokenizer)
     loader = Loader(train, run, share, pad_id=pad)
-    validation = validation_batches(held, run, share, pad_id=pad) if any(map(len, held)) else None
+    validation = Validation(held, run, share, pad_id=pad) if any(map(len, held)) else None
     counts = taken.tallies("train")
     facts = {
         "sources": _source_facts(rows, streams),

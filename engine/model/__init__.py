@@ -10,6 +10,7 @@ from engine.model.noise import EmbeddingNoise
 from engine.model.probe import (
     demand_exact_packing,
     demand_exact_sharing,
+    exact,
     packing_difference,
     sharing_difference,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "adapt",
     "demand_exact_packing",
     "demand_exact_sharing",
+    "exact",
     "load_dequantised",
     "load_model",
     "loss_head",

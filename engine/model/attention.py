@@ -39,12 +39,16 @@ class SampleAttention:
 
     Outside of `spread` a model that was given it computes torch's own attention, on this rank alone: in in-loop
     evaluation, and in probes.
+
+    Attributes:
+        tells_samples_apart: whether a long row of many samples costs what they cost, as with FlashAttention too.
     """
 
     def __init__(self, run: Run, world: World) -> None:
         self.size = run.parallel.sequence
         self._wanted = run.model.attention == "auto" and run.adapter.kind not in VIRTUAL
         self._place = world.rank % self.size
+        self.tells_samples_apart = run.model.attention.startswith("flash")
         self._spans: Spans | None = None
         self._ulysses: Ulysses | None = None
         if self.size > 1:
@@ -68,6 +72,7 @@ class SampleAttention:
         AttentionInterface.register(NAME, self._attention)
         AttentionMaskInterface.register(NAME, self._mask)
         model.set_attn_implementation(NAME)
+        self.tells_samples_apart = True
 
     @contextlib.contextmanager
     def spread(self, spans: Spans | None) -> Iterator[None]:

@@ -59,12 +59,17 @@ def demand_exact_sharing(difference: float, dtype: torch.dtype, *, size: int) ->
     Raises:
         WishError: the difference is beyond rounding.
     """
-    if not difference <= LIMITS[dtype]:
+    if not exact(difference, dtype):
         raise WishError(
             f"logits of a row that {size} ranks share are others than of the whole row (relative difference "
             f"{difference:.2g}): this model mixes tokens outside of attention",
             "use parallel.sequence 1 with this model",
         )
+
+
+def exact(difference: float, dtype: torch.dtype) -> bool:
+    """Whether a difference of logits is within what rounding makes."""
+    return difference <= LIMITS[dtype]
 
 
 def demand_exact_packing(difference: float, dtype: torch.dtype) -> None:
@@ -73,9 +78,8 @@ def demand_exact_packing(difference: float, dtype: torch.dtype) -> None:
     Raises:
         WishError: the difference is beyond rounding.
     """
-    if not difference <= LIMITS[dtype]:
+    if not exact(difference, dtype):
         raise WishError(
             f"packed samples change each other's logits in this model (relative difference {difference:.2g})",
-            "set model.attention to sdpa or eager, or train.micro_batch to 1 with FlashAttention, "
-            "or data.packing to false",
+            "set model.attention to sdpa or eager, or data.packing to false",
         )

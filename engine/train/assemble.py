@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import torch
 from engine import protocol
 from engine.checkpoint import Progress, Saves, Store, fingerprint, smaller_is_better
 from engine.config import Run, demand
-from engine.data import Batch, Loader, end_of_turn, load_tokenizer, prepare
+from engine.data import Batch, Loader, Validation, end_of_turn, load_tokenizer, prepare
 from engine.dist import World
 from engine.errors import WishError
 from engine.heartbeat import Where
@@ -26,6 +26,7 @@ from engine.model import (
     adapt,
     demand_exact_packing,
     demand_exact_sharing,
+    exact,
     load_model,
     loss_head,
     packing_difference,
@@ -72,7 +73,7 @@ class Job:
     world: World
     tokenizer: Any
     loader: Loader
-    validation: list[Batch]
+    validation: Sequence[Batch] | Validation
     engine: Engine
     objective: Objective
     attention: SampleAttention
@@ -139,7 +140,7 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
     torch.manual_seed(run.seed)
     engine = ENGINES[run.parallel.strategy](model, run, world)
     strategy = engine.in_force()
-    _demand_exact_rows(engine, run, world, attention)
+    prepared.join(_demand_exact_rows(engine, run, world, attention))
     vocabulary = model.config.get_text_config().vocab_size
     smoothing = run.train.label_smoothing
     objective, how = objective_of(engine.module, head, vocabulary, world, smoothing=smoothing)
@@ -196,6 +197,7 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
         "trained_parameters": size.trained,
         "loss": loss,
         "attention": getattr(model.config, "_attn_implementation", None),
+        "rows_joined": job.loader.joined,
         "fingerprint": fingerprint(model),
         "steps": job.steps,
         "data": data,
@@ -211,13 +213,23 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
     )
 
 
-def _demand_exact_rows(engine: Engine, run: Run, world: World, attention: SampleAttention) -> None:
-    """Samples of a packed row, and ranks that share a row, come out as samples and rows do by themselves."""
-    dtype = _dtype(engine.model)
-    if run.data is not None and run.data.packing:
-        demand_exact_packing(_probe(engine, world, attention, rows=min(2, run.train.micro_batch)), dtype)
+def _demand_exact_rows(engine: Engine, run: Run, world: World, attention: SampleAttention) -> bool:
+    """Samples of a packed row, and ranks that share a row, come out as samples and rows do by themselves.
+
+    Returns whether a micro-batch may be one row of all its samples, without padding between them.
+    """
+    assert run.data is not None
+    dtype, rows = _dtype(engine.model), run.train.micro_batch
+    joins = rows > 1 and attention.size == 1 and attention.tells_samples_apart
+    if run.data.packing or joins:
+        # transformers tells FlashAttention of samples in a single row only.
+        difference = _probe(engine, world, attention, rows=1 if joins else min(2, rows))
+        if run.data.packing:
+            demand_exact_packing(difference, dtype)
+        joins = joins and exact(difference, dtype)
     if attention.size > 1:
         demand_exact_sharing(_probe_sharing(engine, world, attention), dtype, size=attention.size)
+    return joins
 
 
 def _probe(engine: Engine, world: World, attention: SampleAttention, *, rows: int) -> float:

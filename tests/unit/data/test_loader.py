@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -52,8 +53,9 @@ lengths_of = st.lists(st.integers(2, 32), min_size=1, max_size=60)
 
 @settings(deadline=None, max_examples=40)
 @given(lengths_of, st.booleans())
-def test_every_token_is_seen_once_an_epoch_and_positions_restart(lengths: list[int], packing: bool) -> None:
-    loader = _loader([_corpus(lengths)], _run(packing=packing))
+def test_every_token_is_seen_once_an_epoch_and_positions_restart(lengths: list[int], joined: bool) -> None:
+    loader = _loader([_corpus(lengths)], _run(packing=not joined), micro=4 if joined else 1)
+    loader.joined = joined
     seen: Counter[str] = Counter()
     for step in range(loader.steps):
         for batch in loader.micro_batches(step):
@@ -73,7 +75,10 @@ def _check_row_layout(batch: Batch, lengths: list[int]) -> None:
         at += length
     assert batch.labels[0, at:].eq(IGNORED).all()
     assert batch.position_ids[0, at:].tolist() == list(range(len(ids) - at))
-    assert len(ids) % 8 == 0 and len(ids) <= 32 and len(ids) - at < 8 or not batch.sample_ids
+    assert len(ids) % 8 == 0 and len(ids) - at < 8 or not batch.sample_ids
+    assert len(ids) <= 32 * max(1, len(batch.sample_ids))
+    ends = [0, *itertools.accumulate(lengths[int(name[1:])] for name in batch.sample_ids)]
+    assert batch.samples == (tuple(itertools.pairwise(ends)),)
 
 
 @settings(deadline=None, max_examples=25)
@@ -230,9 +235,18 @@ def test_no_layout_changes_the_loss_of_a_real_model(
         ]
     )
     losses = []
-    for packing, micro, world in ((True, 1, 1), (True, 4, 1), (True, 2, 2), (False, 1, 1), (False, 4, 2)):
+    cuts = (
+        (True, 1, 1, False),
+        (True, 4, 1, False),
+        (True, 2, 2, True),
+        (False, 1, 1, False),
+        (False, 4, 2, False),
+    )
+    for packing, micro, world, joined in (*cuts, (False, 4, 2, True), (False, 8, 1, True)):
         run = make_run(path, packing=packing, train={"global_batch": 24, "micro_batch": micro, "epochs": 1})
         ranks = [prepare(run, chatml, rank=rank, world_size=world).train for rank in range(world)]
+        for rank in ranks:
+            rank.joined = joined
         losses.append(
             _loss(model, [b for rank in ranks for s in range(rank.steps) for b in rank.micro_batches(s)])
         )
@@ -240,19 +254,24 @@ def test_no_layout_changes_the_loss_of_a_real_model(
 
 
 @settings(deadline=None, max_examples=40)
-@given(lengths_of, st.booleans(), st.integers(1, 4), st.sampled_from([0.5, 1.0]))
-@example([2, 5, 2], True, 1, 0.5)  # the first epoch packs shorter rows than the second
-@example([2, 9, 2], True, 1, 0.5)  # a later epoch has the longest twice, from two passes
-@example([3, 3, 2], False, 4, 1.0)  # a micro-batch has the longest of two epochs
+@given(lengths_of, st.booleans(), st.integers(1, 4), st.sampled_from([0.5, 1.0]), st.booleans())
+@example([2, 5, 2], True, 1, 0.5, False)  # the first epoch packs shorter rows than the second
+@example([2, 9, 2], True, 1, 0.5, False)  # a later epoch has the longest twice, from two passes
+@example([3, 3, 2], False, 4, 1.0, False)  # a micro-batch has the longest of two epochs
+@example([2, 9, 8, 2], False, 2, 0.5, True)  # a later epoch has two long ones, the first has one
 def test_no_micro_batch_of_the_stream_exceeds_the_largest(
-    lengths: list[int], packing: bool, micro: int, weight: float
+    lengths: list[int], packing: bool, micro: int, weight: float, joined: bool
 ) -> None:
     corpora = [_corpus(lengths)]
     run = _run(packing=packing, weights=(weight,), epochs=3)
     run = run.model_copy(update={"train": run.train.model_copy(update={"global_batch": micro})})
     loader = _loader(corpora, run, micro=micro)
+    loader.joined = joined
     largest = loader.largest()
-    assert largest.input_ids.shape[0] == micro and largest.input_ids.max() <= corpora[0].tokens.max()
+    assert (
+        largest.input_ids.shape[0] == (1 if joined else micro)
+        and largest.input_ids.max() <= corpora[0].tokens.max()
+    )
     pieces = int((largest.position_ids[:, 1:] == 0).sum()) + micro
     for step in range(loader.steps):
         for batch in loader.micro_batches(step):
