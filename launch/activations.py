@@ -201,7 +201,8 @@ def head(model: Architecture, batch: Batch, adapter: Adapter, *, chunk: int) -> 
     logits = min(rows, step) * vocabulary
     weight = vocabulary * hidden * (adapter.kind == "full")
     narrow = width if width < FULL_PRECISION else 0
-    summed = weight * (width + (FULL_PRECISION if rows > step else 0))
+    # Chunks' products are added in fp32: in place where they are of fp32, else beside the sum.
+    summed = weight * (width + (FULL_PRECISION if rows > step and narrow else 0))
     states, targets = rows * hidden * width, 2 * ID * rows
     most = max(2 * FULL_PRECISION * logits, (FULL_PRECISION + narrow) * logits + summed)
     whole = batch.tokens * hidden * width

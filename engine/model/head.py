@@ -8,6 +8,7 @@ of a cross entropy is known as soon as its logits are, so both are computed for 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,9 +94,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.mm(slope, weight, out=grad_hidden[here])
             if to_weight:
-                part = slope.t() @ hidden[here]
-                # Sums over chunks would lose bits in 16-bit precision that one product over all rows keeps.
-                grad_weight = part if step >= len(hidden) else _added(grad_weight, part)
+                grad_weight = _added(grad_weight, slope.t(), hidden[here], alone=step >= len(hidden))
             del slope  # before the next chunk's logits are made
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         return loss
@@ -127,14 +126,17 @@ def _cross_entropy(
     loss = ((total - wished) * kept).sum()
     if not wanted:
         return loss, logits
-    # softmax - (1 - s) onehot - s / vocabulary, in the logits' own memory
-    slope = logits.sub_(total).exp_()
+    # softmax - (1 - s) onehot - s / vocabulary, in the logits' own memory; 0 where nothing is trained
+    slope = logits.sub_(total.masked_fill(~kept, math.inf)).exp_()
     if smoothing:
-        slope -= smoothing / len(weight)
-    slope.scatter_add_(1, right, torch.full_like(total, smoothing - 1))
-    return loss, slope.mul_(kept).to(hidden.dtype)
+        slope -= kept * (smoothing / len(weight))
+    slope.scatter_add_(1, right, kept * (smoothing - 1))
+    return loss, slope.to(hidden.dtype)
 
 
-def _added(total: Tensor | None, part: Tensor) -> Tensor:
-    """A running sum in fp32."""
-    return part.float() if total is None else total.add_(part)
+def _added(total: Tensor | None, left: Tensor, right: Tensor, *, alone: bool) -> Tensor:
+    """A running sum of products, in fp32 where there are several: in 16 bits it would lose what one product keeps."""
+    if total is None:
+        first = left @ right
+        return first if alone else first.float()
+    return total.addmm_(left, right) if left.dtype == torch.float32 else total.add_(left @ right)
