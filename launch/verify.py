@@ -83,7 +83,8 @@ def variants(run: Run) -> Iterator[Variant]:
     """The run as it is, and then every other cut of its steps that the rules allow.
 
     Micro-batches half and twice as large, half the ranks, rows that no ranks share, every other strategy on the same
-    ranks, offload, the other way to compute the loss, activation checkpointing switched.
+    ranks, offload, the other way to compute the loss, attention behind a mask over padded rows, activation
+    checkpointing switched.
     """
     yield Variant("as it is")
     for variant in _candidates(run):
@@ -112,6 +113,8 @@ def _candidates(run: Run) -> Iterator[Variant]:
     yield Variant(
         "loss from logits" if chunked else "loss in chunks", (f"train.chunked_loss={_word(not chunked)}",)
     )
+    if run.model.attention == "auto" and run.parallel.sequence == 1:
+        yield Variant("masks and padding", ("model.attention=sdpa",))
     yield Variant(
         "activations kept" if recomputed else "activations recomputed",
         (f"model.activation_checkpointing={_word(not recomputed)}",),

@@ -38,6 +38,7 @@ def test_two_ranks_are_cut_in_every_other_way() -> None:
         "fsdp2",
         "optimizer offloaded",
         "loss from logits",
+        "masks and padding",
         "activations recomputed",
     ]
 
