@@ -3,7 +3,7 @@
 from engine.config.adapters import VIRTUAL
 from engine.config.deepspeed import STAGES, deepspeed_settings
 from engine.config.load import Loaded, dump, load, read_tree, schema, show
-from engine.config.rules import LOGGED, Finding, check, demand
+from engine.config.rules import LOGGED, Finding, beyond_context, check, demand
 from engine.config.run import Run
 from engine.config.sections import (
     Adapter,
@@ -41,6 +41,7 @@ __all__ = [
     "Source",
     "Track",
     "Train",
+    "beyond_context",
     "check",
     "deepspeed_settings",
     "demand",

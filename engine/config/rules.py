@@ -270,11 +270,22 @@ def nothing_saved_cannot_be_exported(run: Run, ranks: int) -> Iterator[Finding]:
 def rows_fit_the_model(run: Run, ranks: int) -> Iterator[Finding]:
     """Positions beyond the model's context were never trained."""
     known = shape(run.model.path)
-    if run.data is not None and known is not None and known.context and run.data.max_length > known.context:
-        yield Finding(
-            f"data.max_length {run.data.max_length} is longer than the model's context of {known.context}",
-            f"set data.max_length to {known.context} or less",
-        )
+    found = beyond_context(run, known.context) if known is not None and known.context else None
+    if found is not None:
+        yield found
+
+
+def beyond_context(run: Run, context: int) -> Finding | None:
+    """Whether a row, with what an adapter puts before it, is longer than a model's context of so many tokens."""
+    before = run.adapter.virtual_tokens if run.adapter.kind in adapters.VIRTUAL else 0
+    if run.data is None or run.data.max_length + before <= context:
+        return None
+    behind = f" behind {before} virtual tokens" if before else ""
+    left = context - before
+    return Finding(
+        f"data.max_length {run.data.max_length}{behind} is longer than the model's context of {context}",
+        f"set data.max_length to {left} or less" if left > 0 else "set adapter.virtual_tokens to a few dozen",
+    )
 
 
 def model_folder_exists(run: Run, ranks: int) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import torch
 
 from engine import protocol
 from engine.checkpoint import Progress, Saves, Store, fingerprint, smaller_is_better
-from engine.config import Run, demand
+from engine.config import Run, beyond_context, demand
 from engine.data import Batch, Loader, Validation, end_of_turn, load_tokenizer, prepare
 from engine.dist import World
 from engine.errors import WishError
@@ -32,7 +32,6 @@ from engine.model import (
     packing_difference,
     sharing_difference,
     spans_of,
-    virtual_tokens,
 )
 from engine.track import Meter, Perf, Tracker
 from engine.train.budget import Budget
@@ -268,13 +267,9 @@ def _demand_fit(model: Any, tokenizer: Any, run: Run) -> None:
             "use the model's own tokenizer (leave model.tokenizer empty)",
         )
     context = getattr(config, "max_position_embeddings", None)
-    before = virtual_tokens(model)
-    if context and run.data is not None and run.data.max_length + before > context:
-        beside = f", {before} of which are virtual tokens" if before else ""
-        raise WishError(
-            f"data.max_length {run.data.max_length} is longer than the model's context of {context}{beside}",
-            f"set data.max_length to {context - before} or less",
-        )
+    too_long = beyond_context(run, context) if context else None
+    if too_long is not None:
+        raise WishError(too_long.what, too_long.fix)
     if "logits_to_keep" not in inspect.signature(_innermost(model).forward).parameters:
         raise WishError(
             f"{type(model).__name__} does not take logits_to_keep, which keeps prompts out of the output head",

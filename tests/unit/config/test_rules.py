@@ -77,6 +77,8 @@ CASES: list[tuple[str, dict[str, dict[str, Any]], str, dict[str, dict[str, Any]]
     ("virtual tokens shared", {"adapter": {"kind": "prompt"}, "data": {"packing": False}, "parallel": {"strategy": "zero2", "processes": 2, "sequence": 2}}, "sequence is 2 and adapter.kind is prompt", {"parallel": {"sequence": 1}}),
     ("virtual tokens' attention", {"adapter": {"kind": "ptuning"}, "data": {"packing": False}, "model": {"attention": "flex_attention"}}, "flex_attention and adapter.kind is ptuning", {"model": {"attention": "sdpa"}}),
     ("prefix recomputed", {"adapter": {"kind": "prefix"}, "data": {"packing": False}, "model": {"activation_checkpointing": True}}, "drops the keys and values", {"adapter": {"kind": "ptuning"}}),
+    ("virtual tokens in context", {"adapter": {"kind": "prompt"}, "data": {"packing": False, "max_length": 240}}, "240 behind 20 virtual tokens is longer than the model's context of 256", {"data": {"max_length": 236}}),
+    ("virtual tokens beyond", {"adapter": {"kind": "prompt", "virtual_tokens": 300}, "data": {"packing": False}}, "behind 300 virtual tokens", {"adapter": {"virtual_tokens": 24}}),
     ("prefix's targets", {"adapter": {"kind": "prefix", "target_modules": ["q_proj"]}, "data": {"packing": False}}, "target_modules is ['q_proj'] and adapter.kind is prefix", {"adapter": {"target_modules": "all-linear"}}),
     ("scratch", {"model": {"init": "scratch"}, "adapter": {"kind": "lora"}}, "init is scratch", {"adapter": {"kind": "full"}}),
     ("k", {"evaluate": {"benchmark": "basics", "k": [1, 10], "samples": 5, "temperature": 0.2}}, "asks for pass@10", {"evaluate": {"samples": 10}}),
