@@ -206,8 +206,8 @@ step; resting are those between steps: weights, optimizer state, and DDP's bucke
 what a step takes beside them is what sharing divides. Losses of {steps} steps differ from those of one rank by
 {apart:.1e} at most (relative; aim: {same:.0e}).
 
-Shares below 1/2 and 1/4 are not the exchange's doing: one rank tells the samples of a row apart by torch's mask of
-tokens x tokens, which is part of what it holds and computes, and ranks that share rows take a sample at a time instead.
+One rank takes a sample at a time as well, without a mask of tokens x tokens, so what is above 1/2 and 1/4 is what the
+exchange and the sharing cost.
 
 CPU seconds are those of rank 0's process for a step, the exchange over gloo included (median of {timed}); the ranks of
 one machine share its {cores} cores, so nothing here is a speed of several machines.
