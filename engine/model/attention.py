@@ -30,6 +30,8 @@ UNSTEADY = {"dynamic", "longrope"}
 """Rotary positions whose frequencies depend on the longest position in sight, which differs between parts of a row."""
 STRANGE = ("softcap", "s_aux", "position_bias")
 """What some models give their attention, and torch's kernels do not take."""
+STRIDE = 64
+"""Tokens that lengths are multiples of where each new one costs memory: see `_stride`."""
 Spans = tuple[tuple[tuple[int, int], ...], ...]
 """Where samples begin and end in each row of a micro-batch."""
 
@@ -138,18 +140,34 @@ def _by_sample(whole: list[Tensor], spans: Spans, window: int | None, wish: dict
     """Attention of whole rows, [rows, heads, tokens, width] in, [rows, tokens, heads, width] out, in which order its
     kernels write; zero where no sample is."""
     rows = []
-    length = whole[0].shape[2]
+    length, stride = whole[0].shape[2], _stride(whole[0])
     for row, samples in enumerate(spans):
         # A row of padding goes its way too, so that every weight has a gradient on every rank.
         pieces, filled = [], 0
         for start, end in samples or ((0, length),):
-            piece = causal(*(x[row : row + 1, :, start:end] for x in whole), window=window, **wish)
-            pieces.append(piece.transpose(1, 2))
+            reach = start + -(-(end - start) // stride) * stride
+            inputs = (_cut(x[row : row + 1], start, reach) for x in whole)
+            pieces.append(causal(*inputs, window=window, **wish)[:, :, : end - start].transpose(1, 2))
             filled = end
         if filled < length:
             pieces.append(pieces[0].new_zeros(1, length - filled, *pieces[0].shape[2:]))
         rows.append(_joined(pieces, 1))
     return _joined(rows, 0)
+
+
+def _stride(example: Tensor) -> int:
+    """What lengths are rounded up to: a sample sees nothing of the tokens behind it, so some of those may come along.
+
+    torch (2.13) compiles a 16-bit kernel for each length it meets on a CPU, and keeps it: a MiB or more each.
+    """
+    return STRIDE if example.device.type == "cpu" and example.dtype in (torch.bfloat16, torch.float16) else 1
+
+
+def _cut(row: Tensor, start: int, end: int) -> Tensor:
+    """Tokens of a row [1, heads, tokens, width], with zeros where it ends before them."""
+    missing = end - row.shape[2]
+    cut = row[:, :, start:end]
+    return torch.nn.functional.pad(cut, (0, 0, 0, missing)) if missing > 0 else cut
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, *, window: int | None, **options: Any) -> Tensor:

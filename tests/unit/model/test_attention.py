@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.config import Run
 from engine.dist import World
-from engine.model import SampleAttention, spans_of
+from engine.model import SampleAttention, attention, spans_of
 from engine.model.attention import NAME
 
 LENGTH = 40
@@ -102,6 +103,41 @@ def test_samples_do_not_see_each_other() -> None:
             for each in (ids, other)
         )
     assert torch.equal(one[:, 17:31], two[:, 17:31]) and not torch.equal(one[:, :17], two[:, :17])
+
+
+@pytest.mark.parametrize("window", [None, 48])
+def test_in_sixteen_bits_lengths_are_few_and_nothing_else_changes(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans, length = (((0, 17), (17, 147), (147, 200)), ((0, 130),), ()), 210
+    torch.manual_seed(5)
+    whole = [torch.randn(3, heads, length, 16).to(torch.bfloat16) for heads in (4, 2, 2)]
+    given = torch.randn(3, length, 4, 16).to(torch.bfloat16)
+    lengths = set()
+
+    def seen(query: Tensor, *args: Any, **options: Any) -> Tensor:
+        lengths.add(query.shape[2])
+        return scaled_dot_product_attention(query, *args, **options)
+
+    def made(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        output = attention._by_sample(leaves, spans, window, {"dropout_p": 0.0, "scale": None})
+        output.backward(given.to(output.dtype))
+        return output.detach(), [x.grad for x in leaves if x.grad is not None]
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", seen)
+    found = made(whole)
+    rounded = lengths == {64, 192, 256} if window is None else lengths <= {16, 48, 64}
+    assert rounded, f"rounded up to a multiple of 64, or cut by the window: {lengths}"
+    expected = made([x.double() for x in whole])
+    for mine, theirs in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=2e-2, atol=4e-2)
+    for x in whole:
+        x[0, :, 147:] += 1
+        x[1, :, 130:] -= 1
+    again = made(whole)
+    assert torch.equal(again[0][0, :147], found[0][0, :147]), "a sample sees nothing of what is behind it"
+    assert torch.equal(again[1][0][0, :, :147], found[1][0][0, :, :147])
 
 
 def test_generation_beside_training_is_torchs_own() -> None:
