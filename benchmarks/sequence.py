@@ -33,7 +33,16 @@ from engine import dist
 from engine.config import Run
 from engine.data import Batch
 from engine.heartbeat import Where
-from engine.model import Adversary, EmbeddingNoise, Orthogonality, SampleAttention, head, load_model, spans_of
+from engine.model import (
+    Adversary,
+    EmbeddingNoise,
+    Orthogonality,
+    SampleAttention,
+    head,
+    load_model,
+    set_layers,
+    spans_of,
+)
 from engine.track import Perf
 from engine.train import take_step
 from engine.train.assemble import ENGINES
@@ -125,8 +134,7 @@ def measure(case: Case, model: Path, rank: int, port: int, answers: Any) -> None
     with ledger:
         base, attention = load_model(run, world.device), SampleAttention(run, world)
         attention.serve(base)
-        if case.recomputed:
-            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        set_layers(base, run.model)
         asked = head.loss_head(base)
         assert asked is not None
         engine = ENGINES[run.parallel.strategy](base, run, world)

@@ -147,13 +147,22 @@ def _adapter_saved(model: Architecture, batch: Batch, adapter: Adapter) -> int:
     return saved
 
 
-def saved(model: Architecture, batch: Batch, adapter: Adapter, *, checkpointing: bool) -> int:
+def inputs(model: Architecture, batch: Batch) -> int:
+    """Bytes of the inputs of all decoder layers: what checkpointing (arXiv 1604.06174) keeps of them."""
+    return model.shape.layers * batch.tokens * model.shape.hidden * batch.width
+
+
+def saved(
+    model: Architecture, batch: Batch, adapter: Adapter, *, checkpointing: bool, offload: bool = False
+) -> int:
     """Bytes all decoder layers and what is around them keep for backward, output head and loss left out.
 
-    With checkpointing (arXiv 1604.06174) a layer keeps its input alone.
+    With offload the layers' inputs are on the host, but for the one at work.
     """
     size, full = model.shape, adapter.kind == "full"
-    layer = batch.tokens * size.hidden * batch.width if checkpointing else layer_saved(model, batch, adapter)
+    layers = inputs(model, batch) if checkpointing else size.layers * layer_saved(model, batch, adapter)
+    if offload:
+        layers //= size.layers
     last_norm = batch.tokens * (FULL_PRECISION * (size.hidden + 1) + batch.width * size.hidden * full)
     if not model.rms:
         last_norm = batch.tokens * size.hidden * batch.width
@@ -164,7 +173,7 @@ def saved(model: Architecture, batch: Batch, adapter: Adapter, *, checkpointing:
         0 if full or checkpointing or not model.rms else batch.tokens * FULL_PRECISION * (size.hidden + 1)
     )
     ids = 2 * ID * batch.tokens
-    return size.layers * layer + last_norm + rotary + mask + ids - unwanted
+    return layers + last_norm + rotary + mask + ids - unwanted
 
 
 def layer_passing(model: Architecture, batch: Batch, adapter: Adapter) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from engine import protocol
 from engine.config import Run, load
 from engine.errors import WishError
-from launch.activations import exchanged
+from launch.activations import exchanged, inputs
 from launch.architecture import Architecture
 from launch.hardware import Cluster
 from launch.states import Job, counts
@@ -30,7 +30,7 @@ HOST_BANDWIDTH = 200e9
 COUNTED_BYTES = 200_000_000
 # A past run's speed and memory are those of a planned one where these are alike.
 ALIKE = {
-    "model": ("path", "attention", "activation_checkpointing"),
+    "model": ("path", "attention", "activation_checkpointing", "activation_offload", "compile"),
     "adapter": ("kind",),
     "data": ("max_length",),
     "train": ("micro_batch",),
@@ -145,7 +145,9 @@ def pace(job: Job, cluster: Cluster) -> Pace | None:
         talk += 2 * whole / ranks / (gpu.host * 1e9)
     if run.parallel.offload_optimizer:
         step += 6 * count.trained / ranks / (gpu.host * 1e9) + 28 * count.trained / HOST_BANDWIDTH
-    seconds = micro * (compute + (1 - HIDDEN) * talk + _exchange(job, link)) + step
+    # Both copies of a layer's input wait for the device to come to them.
+    moved = 2 * inputs(job.model, job.batch) / (gpu.host * 1e9) if run.model.activation_offload else 0.0
+    seconds = micro * (compute + (1 - HIDDEN) * talk + _exchange(job, link) + moved) + step
     source = f"{EFFICIENCY[run.adapter.kind]:.0%} of {gpu.tflops:g} TFLOPS, {gpu.link:g} GB/s between GPUs"
     return Pace(tokens / seconds, source, False)
 

@@ -108,14 +108,18 @@ def _variants(run: Run) -> Iterator[Run]:
     sizes += [run.train.micro_batch] if run.train.micro_batch not in sizes else []
     alone = ranks == 1 and run.parallel.strategy == "none"
     strategies = ("none", "zero2", "zero3") if alone else STRATEGIES[1:]
-    for strategy, offload, checkpointing, rows in product(strategies, range(3), (False, True), sizes):
+    layers = [
+        {"activation_checkpointing": recomputed, "activation_offload": offloaded}
+        for recomputed, offloaded in ((False, False), (True, False), (True, True))
+    ]
+    for strategy, offload, kept, rows in product(strategies, range(3), layers, sizes):
         if offload and not strategy.startswith("zero") or offload == 2 and strategy != "zero3":
             continue
         parallel = {"strategy": strategy, "offload_optimizer": offload > 0, "offload_parameters": offload > 1}
         one = run.model_copy(
             update={
                 "parallel": run.parallel.model_copy(update=parallel),
-                "model": run.model.model_copy(update={"activation_checkpointing": checkpointing}),
+                "model": run.model.model_copy(update=kept),
                 "train": run.train.model_copy(update={"micro_batch": rows}),
             }
         )
@@ -131,6 +135,7 @@ def _difference(run: Run, other: Run) -> tuple[tuple[str, Any], ...]:
         ("parallel", "sequence"),
         ("train", "micro_batch"),
         ("model", "activation_checkpointing"),
+        ("model", "activation_offload"),
     )
     pairs = (
         (f"{section}.{key}", getattr(getattr(run, section), key), getattr(getattr(other, section), key))

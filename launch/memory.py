@@ -71,7 +71,8 @@ def _peak(job: Job, states: States) -> Memory:
     """The highest of: forward's end, the loss' backward, the layers' backward, the optimizer's step, the start."""
     model, batch, adapter = job.model, job.batch, job.run.adapter
     checkpointing = job.run.model.activation_checkpointing
-    saved = activations.saved(model, batch, adapter, checkpointing=checkpointing)
+    offload = job.run.model.activation_offload and not job.cpu
+    saved = activations.saved(model, batch, adapter, checkpointing=checkpointing, offload=offload)
     chunked = job.run.train.chunked_loss and job.run.parallel.precision != "fp16"
     chunk = activations.CHUNK["cpu" if job.cpu else "cuda"] if chunked else 0
     head = activations.head(model, batch, adapter, chunk=chunk)
@@ -107,7 +108,8 @@ def _peak(job: Job, states: States) -> Memory:
             Term("logits", logits),
             Term("transients", transient),
         )
-    return Memory(phase, terms, tuple(phases), context, 0 if job.cpu else round(MARGIN * size), states.host)
+    host = states.host + (activations.inputs(model, batch) if offload else 0)
+    return Memory(phase, terms, tuple(phases), context, 0 if job.cpu else round(MARGIN * size), host)
 
 
 def _evaluation(job: Job) -> int:

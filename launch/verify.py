@@ -84,7 +84,7 @@ def variants(run: Run) -> Iterator[Variant]:
 
     Micro-batches half and twice as large, half the ranks, rows that no ranks share, every other strategy on the same
     ranks, offload, the other way to compute the loss, attention behind a mask over padded rows, activation
-    checkpointing switched.
+    checkpointing switched, what it keeps moved to the host, layers compiled or not.
     """
     yield Variant("as it is")
     for variant in _candidates(run):
@@ -117,7 +117,18 @@ def _candidates(run: Run) -> Iterator[Variant]:
         yield Variant("masks and padding", ("model.attention=sdpa",))
     yield Variant(
         "activations kept" if recomputed else "activations recomputed",
-        (f"model.activation_checkpointing={_word(not recomputed)}",),
+        (
+            f"model.activation_checkpointing={_word(not recomputed)}",
+            *(("model.activation_offload=false",) if run.model.activation_offload else ()),
+        ),
+    )
+    offloaded, compiled = run.model.activation_offload, run.model.compile
+    yield Variant(
+        "layers' inputs kept" if offloaded else "layers' inputs offloaded",
+        (f"model.activation_offload={_word(not offloaded)}", "model.activation_checkpointing=true"),
+    )
+    yield Variant(
+        "layers not compiled" if compiled else "layers compiled", (f"model.compile={_word(not compiled)}",)
     )
 
 

@@ -25,6 +25,7 @@ from engine.model import (
     adapt,
     head,
     load_model,
+    set_layers,
     spans_of,
 )
 from engine.track import Perf
@@ -59,6 +60,7 @@ def measure(case: Case, models: Path, tracker: str, rank: int, port: int) -> int
         base, attention = load_model(run, world.device), SampleAttention(run, world)
         attention.serve(base)
         model = adapt(base, run)
+        set_layers(model, run.model)
         head.ELEMENTS["cpu"] = CHUNK
         asked = head.loss_head(model) if case.chunked else None
         engine = ENGINES[case.strategy](model, run, world)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.config import adapters, asked, classes, optimizers, sequence, served
+from engine.config import adapters, asked, classes, layers, optimizers, sequence, served
 from engine.config.finding import Finding
 from engine.config.run import Run
 from engine.config.shape import shape
@@ -327,6 +327,8 @@ OF_TRAINING: tuple[Rule, ...] = (
     eight_bit_states_need_whole_tensors,
     optimizers.settings_suit_the_optimizer,
     quantised_base_computes_in_sixteen_bits,
+    layers.offloaded_inputs_are_all_that_is_kept,
+    layers.compiled_layers_have_whole_weights,
     sequence.groups_are_whole,
     sequence.heads_are_shared_out,
     sequence.attention_is_its_own,

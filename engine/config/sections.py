@@ -64,6 +64,10 @@ class Model(Section):
     mask, where the model lets it be replaced, and transformers' choice elsewhere."""
     activation_checkpointing: bool = False
     """Recompute activations in backward: about a third more compute for much less memory."""
+    activation_offload: bool = False
+    """Keep the inputs of recomputed layers in host memory until backward; needs `activation_checkpointing`."""
+    compile: bool = False
+    """Compile each decoder layer (`torch.compile`) for training: minutes at the first step for faster ones after it."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Probability for each of the model's own dropout layers; empty: those of its config.json."""
     head: Literal["language", "sequence", "token"] = "language"

@@ -5,6 +5,7 @@ from engine.model.adapt import adapt, published, with_adapter
 from engine.model.adversary import Adversary
 from engine.model.attention import SampleAttention, Spans, spans_of
 from engine.model.head import LossHead, loss_head
+from engine.model.layers import graphs, set_layers
 from engine.model.load import DTYPES, load_dequantised, load_model, unsharded
 from engine.model.noise import EmbeddingNoise
 from engine.model.probe import (
@@ -28,11 +29,13 @@ __all__ = [
     "demand_exact_packing",
     "demand_exact_sharing",
     "exact",
+    "graphs",
     "load_dequantised",
     "load_model",
     "loss_head",
     "packing_difference",
     "published",
+    "set_layers",
     "sharing_difference",
     "spans_of",
     "unsharded",

@@ -33,9 +33,6 @@ def adapt(model: PreTrainedModel, run: Run, *, new_tokens: Sequence[int] = ()) -
     """
     if run.model.dropout is not None:
         set_dropout(model, run.model.dropout)
-    if run.model.activation_checkpointing:
-        # Non-reentrant checkpointing needs no gradient at the input, so it works over a frozen base as well.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if run.adapter.kind == "full":
         return model
     torch.manual_seed(run.seed)

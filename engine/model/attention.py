@@ -7,7 +7,7 @@ sample by itself is causal, which its kernels know; the padding behind the last 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ UNSTEADY = {"dynamic", "longrope"}
 """Rotary positions whose frequencies depend on the longest position in sight, which differs between parts of a row."""
 STRANGE = ("softcap", "s_aux", "position_bias")
 """What some models give their attention, and torch's kernels do not take."""
-STRIDE = 64
+STRIDE = 32
 """Tokens that lengths are multiples of where each new one costs memory: see `_stride`."""
 Spans = tuple[tuple[tuple[int, int], ...], ...]
 """Where samples begin and end in each row of a micro-batch."""
@@ -49,6 +49,8 @@ class SampleAttention:
     def __init__(self, run: Run, world: World) -> None:
         self.size = run.parallel.sequence
         self._wanted = run.model.attention == "auto" and run.adapter.kind not in VIRTUAL
+        # Loops over samples would be compiled anew for each number of them.
+        self._compute = torch.compiler.disable(self._attention) if run.model.compile else self._attention
         self._place = world.rank % self.size
         self.tells_samples_apart = run.model.attention.startswith("flash")
         self._spans: Spans | None = None
@@ -71,7 +73,7 @@ class SampleAttention:
             )
         if why or not (self._wanted or self.size > 1):
             return
-        AttentionInterface.register(NAME, self._attention)
+        AttentionInterface.register(NAME, self._compute)
         AttentionMaskInterface.register(NAME, self._mask)
         model.set_attn_implementation(NAME)
         self.tells_samples_apart = True
@@ -139,35 +141,35 @@ def spans_of(positions: Tensor) -> Spans:
 def _by_sample(whole: list[Tensor], spans: Spans, window: int | None, wish: dict[str, Any]) -> Tensor:
     """Attention of whole rows, [rows, heads, tokens, width] in, [rows, tokens, heads, width] out, in which order its
     kernels write; zero where no sample is."""
-    rows = []
     length, stride = whole[0].shape[2], _stride(whole[0])
-    for row, samples in enumerate(spans):
+    rows = []
+    for samples, *row in zip(spans, *(_parts(x, [1] * len(spans), 0) for x in whole), strict=True):
         # A row of padding goes its way too, so that every weight has a gradient on every rank.
-        pieces, filled = [], 0
-        for start, end in samples or ((0, length),):
-            reach = start + -(-(end - start) // stride) * stride
-            inputs = (_cut(x[row : row + 1], start, reach) for x in whole)
-            pieces.append(causal(*inputs, window=window, **wish)[:, :, : end - start].transpose(1, 2))
-            filled = end
-        if filled < length:
-            pieces.append(pieces[0].new_zeros(1, length - filled, *pieces[0].shape[2:]))
+        sizes = [end - start for start, end in samples] or [length]
+        rest = length - sum(sizes)
+        cuts = (_parts(x, [*sizes, rest] if rest else sizes, 2) for x in row)
+        pieces = [
+            causal(*(_rounded(x, stride) for x in inputs), window=window, **wish)[:, :, :size].transpose(1, 2)
+            for size, inputs in zip(sizes, zip(*cuts, strict=True), strict=False)
+        ]
+        if rest:
+            pieces.append(pieces[0].new_zeros(1, rest, *pieces[0].shape[2:]))
         rows.append(_joined(pieces, 1))
     return _joined(rows, 0)
 
 
 def _stride(example: Tensor) -> int:
-    """What lengths are rounded up to: a sample sees nothing of the tokens behind it, so some of those may come along.
+    """What lengths are rounded up to: a sample sees nothing of what is behind it.
 
     torch (2.13) compiles a 16-bit kernel for each length it meets on a CPU, and keeps it: a MiB or more each.
     """
     return STRIDE if example.device.type == "cpu" and example.dtype in (torch.bfloat16, torch.float16) else 1
 
 
-def _cut(row: Tensor, start: int, end: int) -> Tensor:
-    """Tokens of a row [1, heads, tokens, width], with zeros where it ends before them."""
-    missing = end - row.shape[2]
-    cut = row[:, :, start:end]
-    return torch.nn.functional.pad(cut, (0, 0, 0, missing)) if missing > 0 else cut
+def _rounded(sample: Tensor, stride: int) -> Tensor:
+    """A sample [1, heads, tokens, width] with zeros behind it up to a multiple of `stride` tokens."""
+    missing = -sample.shape[2] % stride
+    return torch.nn.functional.pad(sample, (0, 0, 0, missing)) if missing else sample
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, *, window: int | None, **options: Any) -> Tensor:
@@ -198,6 +200,11 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor
     if groups > 1 and alone:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     return scaled_dot_product_attention(query, key, value, enable_gqa=groups > 1 and not alone, **options)
+
+
+def _parts(whole: Tensor, sizes: list[int], dim: int) -> Sequence[Tensor]:
+    # Split in one go: the gradient of one slice alone is as large as the whole.
+    return whole.split(sizes, dim) if len(sizes) > 1 else (whole,)
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:

@@ -30,6 +30,7 @@ from engine.model import (
     load_model,
     loss_head,
     packing_difference,
+    set_layers,
     sharing_difference,
     spans_of,
 )
@@ -125,11 +126,8 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         benchmark_texts=benchmark_texts,
     )
     where.at("model")
-    new = tokenizer.convert_tokens_to_ids(list(run.adapter.new_tokens))
     attention = SampleAttention(run, world)
-    base = load_model(run, world.device)
-    attention.serve(base)
-    model = adapt(base, run, new_tokens=new)
+    model = _model(run, world, attention, tokenizer)
     noise = EmbeddingNoise(model, alpha=run.train.neftune_alpha, seed=run.seed)
     adversary = Adversary(model, epsilon=run.train.adversarial_epsilon)
     orthogonality = Orthogonality(model, run.adapter)
@@ -173,6 +171,16 @@ def assemble(run: Run, world: World, where: Where, benchmark_texts: Any = None) 
         _record(job, strategy, how, prepared.facts)
         print(f"rows: {prepared.origin}", flush=True)
     return job
+
+
+def _model(run: Run, world: World, attention: SampleAttention, tokenizer: Any) -> Any:
+    """The model as it will be trained: loaded, with its attention, adapter and layers as wished."""
+    new = tokenizer.convert_tokens_to_ids(list(run.adapter.new_tokens))
+    base = load_model(run, world.device)
+    attention.serve(base)
+    model = adapt(base, run, new_tokens=new)
+    set_layers(model, run.model)
+    return model
 
 
 def _store(run: Run) -> Store:

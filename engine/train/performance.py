@@ -10,7 +10,7 @@ import torch
 from engine import protocol
 from engine.dist import World
 from engine.heartbeat import STEP_PHASES
-from engine.model import DTYPES
+from engine.model import DTYPES, graphs
 from engine.peaks import peak_flops
 from engine.track import Totals
 from engine.train.assemble import Job
@@ -49,6 +49,7 @@ class Card:
         clock: whose time `seconds` is: the host's, or within steps the device's.
         seconds: by phase, mean over ranks; together the loop's time.
         saves: checkpoints.
+        compiled_graphs: what `model.compile` made of the layers, on the first rank; None without it.
         summary: the lines that were printed.
     """
 
@@ -68,6 +69,7 @@ class Card:
     clock: str
     seconds: dict[str, float]
     saves: Saves
+    compiled_graphs: int | None = None
     summary: tuple[str, ...] = ()
 
 
@@ -125,6 +127,7 @@ def _card(job: Job, totals: Totals) -> Card:
             1000 * totals.longest_save,
             totals.save_seconds / whole,
         ),
+        compiled_graphs=graphs() if job.run.model.compile else None,
     )
 
 
@@ -171,6 +174,8 @@ def summary(card: Card) -> Iterator[str]:
     if card.ceiling_share is not None and card.ceiling_tflops is not None:
         reached = _speed(card.ceiling_tflops)
         parts.append(f"{_share(card.ceiling_share)} of the {reached} that matrix products reach here")
+    if card.compiled_graphs is not None:
+        parts.append(f"layers compiled to {card.compiled_graphs} graphs")
     yield ", ".join(parts)
     whole = sum(card.seconds.values())
     phases = sorted(card.seconds.items(), key=lambda each: -each[1])

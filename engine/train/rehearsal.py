@@ -232,6 +232,8 @@ def _lever(run: Run, act: str, ranks: int) -> str:
         return f"start with --set train.micro_batch={_half(run, ranks)}, which leaves the result as it is"
     if not run.model.activation_checkpointing:
         return "start with --set model.activation_checkpointing=true, which leaves the result as it is"
+    if not run.model.activation_offload:
+        return "start with --set model.activation_offload=true, which leaves the result as it is"
     return _rest(run)
 
 

@@ -40,6 +40,8 @@ def test_two_ranks_are_cut_in_every_other_way() -> None:
         "loss from logits",
         "masks and padding",
         "activations recomputed",
+        "layers' inputs offloaded",
+        "layers compiled",
     ]
 
 
@@ -50,6 +52,12 @@ def test_what_the_rules_refuse_is_no_variant() -> None:
     assert "ddp" not in alone and "micro-batch 4" in alone
     for variant in variants(wish()):
         assert not check(load_with(wish(), variant)), variant
+
+
+def test_layers_that_are_already_called_differently_are_also_called_plainly() -> None:
+    both = wish(model={"activation_checkpointing": True, "activation_offload": True, "compile": True})
+    assert names(both)[-3:] == ["activations kept", "layers' inputs kept", "layers not compiled"]
+    assert "zero3" not in names(both)
 
 
 def test_a_variant_is_the_run_with_its_overrides() -> None:

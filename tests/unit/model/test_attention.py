@@ -127,8 +127,8 @@ def test_in_sixteen_bits_lengths_are_few_and_nothing_else_changes(
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", seen)
     found = made(whole)
-    rounded = lengths == {64, 192, 256} if window is None else lengths <= {16, 48, 64}
-    assert rounded, f"rounded up to a multiple of 64, or cut by the window: {lengths}"
+    rounded = lengths == {32, 64, 160, 224} if window is None else lengths <= {16, 32, 48}
+    assert rounded, f"rounded up to a multiple of 32, or cut by the window: {lengths}"
     expected = made([x.double() for x in whole])
     for mine, theirs in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
         torch.testing.assert_close(mine.double(), theirs, rtol=2e-2, atol=4e-2)
