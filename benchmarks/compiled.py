@@ -1,8 +1,8 @@
 """How much faster compiled layers train: the same training with `model.compile` and without, on CPU ranks.
 
 Run: python benchmarks/compiled.py [--write]. Real trainings by the launch line of `temper train`, two ranks under
-ZeRO-2, packed rows; variants take turns. Prints the table; --write also puts it in docs/results/compiled.md. Exits with 1
-where nothing was compiled or losses differ beyond rounding.
+ZeRO-2, packed rows; variants take turns. Prints the table; --write also puts it in docs/results/compiled.md. Exits
+with 1 where nothing was compiled or losses differ beyond rounding.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ ALIKE = {
     "adapter": ("kind",),
     "data": ("max_length",),
     "train": ("micro_batch",),
-    "parallel": ("strategy", "precision", "offload_optimizer", "offload_parameters", "sequence"),
+    "parallel": ("strategy", "precision", "float8", "offload_optimizer", "offload_parameters", "sequence"),
 }
 
 

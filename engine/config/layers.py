@@ -1,4 +1,4 @@
-"""Rules about how a model's layers run (`model.compile`, `model.activation_offload`)."""
+"""Rules about how a model's layers run (`model.compile`, `model.activation_offload`, `parallel.float8`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,28 @@ def offloaded_inputs_are_all_that_is_kept(run: Run, ranks: int) -> Iterator[Find
         yield Finding(
             "model.activation_offload is on and model.activation_checkpointing is off",
             "turn activation_checkpointing on, which leaves a layer's input to move, or activation_offload off",
+        )
+
+
+def float8_is_of_trained_weights(run: Run, ranks: int) -> Iterator[Finding]:
+    """16-bit weights that a layer holds whole are cast to 8 bits for each of their products."""
+    wish = run.parallel.float8
+    if wish == "none":
+        return
+    if run.parallel.precision != "bf16":
+        yield Finding(
+            f"parallel.float8 is {wish} and parallel.precision is {run.parallel.precision}",
+            "set precision to bf16, which is what is kept between products",
+        )
+    if run.adapter.kind != "full":
+        yield Finding(
+            f"parallel.float8 is {wish} and adapter.kind is {run.adapter.kind}",
+            "use adapter.kind full: beside an adapter's own small products little would be gained",
+        )
+    if run.parallel.strategy == "zero3":
+        yield Finding(
+            f"parallel.float8 is {wish} and parallel.strategy is zero3",
+            "use fsdp2, as ZeRO-3's hooks are on linear layers of torch's own",
         )
 
 

@@ -329,6 +329,7 @@ OF_TRAINING: tuple[Rule, ...] = (
     quantised_base_computes_in_sixteen_bits,
     layers.offloaded_inputs_are_all_that_is_kept,
     layers.compiled_layers_have_whole_weights,
+    layers.float8_is_of_trained_weights,
     sequence.groups_are_whole,
     sequence.heads_are_shared_out,
     sequence.attention_is_its_own,

@@ -210,6 +210,9 @@ class Parallel(Section):
     heads for tokens around each attention (Ulysses, arXiv 2309.14509). Must divide the ranks and the model's heads."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Precision of weights, activations and gradients; master weights and optimizer state stay fp32."""
+    float8: Literal["none", "tensorwise", "rowwise", "rowwise_with_gw_hp"] = "none"
+    """Matrix products of the layers in 8 bits, by torchao's recipes: one scale a tensor, one a row, or one a row with
+    the weights' gradients in 16 bits, which alone does not depend on what else is in a micro-batch."""
     offload_optimizer: bool = False
     """Keep ZeRO's optimizer state and step in host memory."""
     offload_parameters: bool = False

@@ -4,6 +4,7 @@ from engine.model.adalora import Orthogonality
 from engine.model.adapt import adapt, published, with_adapter
 from engine.model.adversary import Adversary
 from engine.model.attention import SampleAttention, Spans, spans_of
+from engine.model.float8 import converted, use_float8
 from engine.model.head import LossHead, loss_head
 from engine.model.layers import graphs, set_layers
 from engine.model.load import DTYPES, load_dequantised, load_model, unsharded
@@ -26,6 +27,7 @@ __all__ = [
     "SampleAttention",
     "Spans",
     "adapt",
+    "converted",
     "demand_exact_packing",
     "demand_exact_sharing",
     "exact",
@@ -39,6 +41,7 @@ __all__ = [
     "sharing_difference",
     "spans_of",
     "unsharded",
+    "use_float8",
     "virtual_tokens",
     "with_adapter",
 ]

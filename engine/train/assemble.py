@@ -24,6 +24,7 @@ from engine.model import (
     Orthogonality,
     SampleAttention,
     adapt,
+    converted,
     demand_exact_packing,
     demand_exact_sharing,
     exact,
@@ -33,6 +34,7 @@ from engine.model import (
     set_layers,
     sharing_difference,
     spans_of,
+    use_float8,
 )
 from engine.track import Meter, Perf, Tracker
 from engine.train.budget import Budget
@@ -178,6 +180,8 @@ def _model(run: Run, world: World, attention: SampleAttention, tokenizer: Any) -
     new = tokenizer.convert_tokens_to_ids(list(run.adapter.new_tokens))
     base = load_model(run, world.device)
     attention.serve(base)
+    if run.parallel.float8 != "none":
+        use_float8(base, run.parallel.float8, world.device)
     model = adapt(base, run, new_tokens=new)
     set_layers(model, run.model)
     return model
@@ -199,6 +203,7 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
         "sequence": job.attention.size,
         "device": str(job.world.device.type),
         "precision": run.parallel.precision,
+        "float8_layers": len(converted(model)),
         "adapter": run.adapter.kind,
         "parameters": size.total,
         "trained_parameters": size.trained,
@@ -212,6 +217,10 @@ def _record(job: Job, strategy: str, loss: str, data: dict[str, Any]) -> None:
         "git": checkout(Path.cwd()),
     }
     protocol.write_json(run.folder / protocol.FACTS, facts)
+    if run.parallel.float8 != "none":
+        assert facts["float8_layers"], "float8 was asked for and is not there"
+        where = "emulated" if job.world.device.type == "cpu" else "by tensor cores"
+        print(f"float8: {facts['float8_layers']} linear layers, {run.parallel.float8}, {where}", flush=True)
     shared = f", {job.attention.size} ranks a row" if job.attention.size > 1 else ""
     print(f"strategy in force: {strategy}, {run.parallel.precision}, {run.adapter.kind}{shared}", flush=True)
     print(

@@ -66,3 +66,22 @@ def test_offloaded_inputs_under_zero3(kind: str, wish: Callable[..., Path], laun
     assert kept.exit_code == moved.exit_code == 0, kept.output + moved.output
     assert moved.facts["strategy"].startswith("ZeRO-3 over 2 ranks")
     assert moved.losses == kept.losses
+
+
+@pytest.mark.parametrize(("strategy", "more"), [("zero2", {}), pytest.param("fsdp2", BOTH, marks=pytest.mark.slow)])
+def test_products_in_eight_bits_on_two_ranks(
+    strategy: str, more: dict[str, bool], wish: Callable[..., Path], launch: Callable
+) -> None:
+    pytest.importorskip("torchao")
+    losses = {}
+    for float8 in ("none", "rowwise_with_gw_hp"):
+        there = sections(strategy, 2, "bf16")
+        there["parallel"]["float8"] = float8
+        ended = launch(wish(float8, **there, model=more))
+        assert ended.exit_code == 0, ended.output
+        assert ended.facts["strategy"].lower().replace("-", "").startswith(strategy)
+        assert ended.facts["float8_layers"] == (0 if float8 == "none" else 2 * 7)
+        losses[float8] = ended.losses
+    assert "float8: 14 linear layers, rowwise_with_gw_hp, emulated" in ended.output
+    assert losses["none"] != losses[float8]
+    assert losses["none"] == pytest.approx(losses[float8], rel=2e-2)
