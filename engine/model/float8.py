@@ -7,6 +7,7 @@ compute in 16 bits, as will whoever loads the result.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,9 @@ def use_float8(model: Any, recipe: str, device: torch.device) -> None:
     Raises:
         WishError: torchao is missing, the GPU has no such products, or no layer's sides suit them.
     """
+    if device.type == "cpu":
+        # It warns of each CUDA library that it cannot load, and an emulation needs none.
+        logging.getLogger("torchao").setLevel(logging.ERROR)
     try:
         from torchao.float8 import Float8LinearConfig, convert_to_float8_training
     except ImportError:
