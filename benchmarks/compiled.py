@@ -31,7 +31,7 @@ from launch.verify import LIMITS
 
 STEPS, REPEATS, LENGTH = 12, 3, 1024
 SHAPE = {
-    "vocab_size": 512,
+    "vocab_size": 1536,
     "hidden_size": 256,
     "intermediate_size": 688,
     "num_hidden_layers": 4,

@@ -1,8 +1,9 @@
 """How fast one GPU trains models of real shapes with random weights: tokens a second, MFU, peak memory.
 
 Run: python benchmarks/gpu/training.py [--write] [--only NAME] [--folder WORK]. Each case is one ordinary training by
-the launch line of `temper train`, with packed rows of 4,096 tokens; steps after the first count. --write puts the table
-in docs/results/gpu_training.md. --small runs tiny shapes on a CPU, to try the script itself.
+the launch line of `temper train`, with packed rows of 4,096 tokens; steps after the first count. Where TRL is installed
+its SFTTrainer trains the same shape after it. --write puts the table in docs/results/gpu_training.md. --small runs tiny
+shapes on a CPU, to try the script itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,17 @@ from engine.config import load
 from launch.command import plan
 
 LENGTH, STEPS, ROWS = 4096, 12, 6000
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "flash-attn", "triton")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "bitsandbytes",
+    "flash-attn",
+    "triton",
+    "torchao",
+    "trl",
+)
 LLAMA_1B = {
     "hidden_size": 2048,
     "intermediate_size": 8192,
@@ -69,6 +81,8 @@ class Case:
     vocabulary: int = 128_256
     length: int = LENGTH
     checkpointing: bool = True
+    compile: bool = False
+    float8: str = "none"
 
     def met(self, speed: float, mfu: float | None) -> bool | None:
         """Whether the bar is met; None where what it is stated in was not measured."""
@@ -80,7 +94,20 @@ class Case:
 
 CASES = (
     Case("1B full", LLAMA_1B, True, "full", 2, 16, "50 % MFU"),
+    Case("1B full, compiled", LLAMA_1B, True, "full", 2, 16, "50 % MFU", compile=True),
     Case("3B full", LLAMA_3B, True, "full", 1, 8, "50 % MFU"),
+    Case("3B full, compiled", LLAMA_3B, True, "full", 1, 8, "50 % MFU", compile=True),
+    Case(
+        "3B full, compiled, 8 bits",
+        LLAMA_3B,
+        True,
+        "full",
+        1,
+        8,
+        "50 % MFU",
+        compile=True,
+        float8="rowwise_with_gw_hp",
+    ),
     Case("8B lora", LLAMA_8B, False, "lora", 1, 8, "13,000 tokens/s"),
     Case("8B qlora", LLAMA_8B, False, "qlora", 1, 8, "10,000 tokens/s"),
 )
@@ -124,6 +151,7 @@ def wish(case: Case, folder: Path, *, device: str, steps: int) -> Path:
         "model": {
             "path": str(weights(case, folder)),
             "activation_checkpointing": case.checkpointing,
+            "compile": case.compile,
         },
         "adapter": {"kind": case.kind} | ({"rank": 16, "dropout": 0.0} if case.kind != "full" else {}),
         "data": {
@@ -140,7 +168,12 @@ def wish(case: Case, folder: Path, *, device: str, steps: int) -> Path:
             "optimizer": "adamw_8bit" if case.kind == "full" and device == "cuda" else "adamw",
             "rehearse": "always",
         },
-        "parallel": {"strategy": "none", "device": device, "precision": "bf16"},
+        "parallel": {
+            "strategy": "none",
+            "device": device,
+            "precision": "bf16",
+            "float8": case.float8,
+        },
         "checkpoint": {"at_end": False, "export": "none", "resume": "never"},
     }
     file = folder / "run.yaml"
@@ -173,6 +206,30 @@ def train(case: Case, folder: Path, *, device: str, steps: int) -> str:
         f"| {'' if mfu is None else f'{mfu:.1%}'} | {'' if ceiling is None else f'{ceiling:.1%}'} | {peak:.1f} "
         f"| {rehearsal:.1f} | {case.bar}: {met} |"
     )
+
+
+def rival(case: Case, folder: Path, *, steps: int) -> str:
+    """A table row of the same shape through TRL's SFTTrainer; no part of it where Temper was compiled."""
+    wish = {
+        "folder": str(folder),
+        "model": str(weights(case, folder)),
+        "kind": case.kind,
+        "micro": case.micro,
+        "batch": case.batch,
+        "length": case.length,
+        "steps": steps,
+        "checkpointing": case.checkpointing,
+    }
+    script = ROOT / "benchmarks" / "rivals" / "packed.py"
+    done = subprocess.run(
+        [sys.executable, str(script), json.dumps(wish)], capture_output=True, text=True, cwd=ROOT
+    )
+    if done.returncode:
+        told = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        return f"| {case.name}, TRL | {case.micro} x {case.length} | | | | | | failed: {told[:200]} |"
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    peak = "" if found["peak"] is None else f"{found['peak']:.1f}"
+    return f"| {case.name}, TRL | {case.micro} x {case.length} | {found['speed']:,.0f} | | | {peak} | | |"
 
 
 def versions() -> str:
@@ -210,13 +267,17 @@ def main() -> None:
         for case in cases:
             rows.append(train(case, folder, device=device, steps=steps))
             print(rows[-1], flush=True)
+            if find_spec("trl") and not case.compile:
+                rows.append(rival(case, folder, steps=steps))
+                print(rows[-1], flush=True)
     gpu = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
     about = (
         f"Llama shapes with random weights, bf16, packed rows of {LENGTH} tokens, {STEPS} steps of which the first is "
         "left out, activation checkpointing; full: 8-bit AdamW; adapters of rank 16 on all linear layers. Tokens/s "
         "counts tokens of samples. MFU is at 6N with causal attention of each sample, over the vendor's dense 16-bit "
         "peak. Memory is CUDA's peak of allocated tensors. The tokenizer is the embedded one, so that few of the "
-        "embedding's rows are met."
+        "embedding's rows are met. Rows of TRL are its SFTTrainer (packing, its own loss, transformers' sdpa) on the "
+        "same model, rows and settings."
     )
     text = f"""# Training on one GPU
 
