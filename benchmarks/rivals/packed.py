@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 def made(wish: dict[str, Any], seen: Steps) -> Any:
     """The trainer: TRL's defaults but for what the case says."""
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[import-not-found]
 
     gpu, full = torch.cuda.is_available(), wish["kind"] == "full"
     quantised = BitsAndBytesConfig(
