@@ -107,6 +107,8 @@ def main() -> None:
         wrapped = type(made.model_wrapped).__name__
         told = {"strategy": wrapped, "ranks": made.accelerator.num_processes, "borders": seen.borders}
         print(json.dumps(told), flush=True)
+    # A group that is left to the interpreter's end may take the process with it (SIGABRT).
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
