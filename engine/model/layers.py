@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -45,14 +46,30 @@ def set_layers(model: Any, wish: Model) -> None:
             f"set model.{key} to false",
         )
     on_gpu = model.device.type == "cuda"
-    if wish.compile and on_gpu and importlib.util.find_spec("triton") is None:
-        raise WishError(
-            "model.compile is on and Triton is not installed", "pip install triton, or turn it off"
-        )
+    if wish.compile:
+        _demand_compiler(on_gpu=on_gpu)
     call = LayerCall(wish, pinned=on_gpu)
     for caller in callers:
         caller.gradient_checkpointing = True
         caller._gradient_checkpointing_func = call
+
+
+def _demand_compiler(*, on_gpu: bool) -> None:
+    """torch's own complaint comes in the first step, behind a page of its innards."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    if on_gpu and importlib.util.find_spec("triton") is None:
+        raise WishError(
+            "model.compile is on and Triton is not installed", "pip install triton, or turn it off"
+        )
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise WishError(
+            f"model.compile is on and no C++ compiler works (CXX is {os.environ.get('CXX', 'not set')})",
+            "install g++, e.g. apt install g++, or turn it off",
+        ) from None
 
 
 class LayerCall:

@@ -109,6 +109,16 @@ def test_the_device_keeps_one_input_where_it_kept_all() -> None:
     assert held[False] - held[True] >= 3 * 4 * 2048 * 64 * 4 * 0.9
 
 
+def test_a_missing_compiler_is_named_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config, cpp_builder
+
+    cpp_builder.cpp_compiler_search.cache_clear()
+    monkeypatch.setattr(config.cpp, "cxx", (None, "/bin/false"))
+    monkeypatch.setenv("CXX", "/bin/false")
+    with pytest.raises(WishError, match="no C.. compiler works .CXX is /bin/false"):
+        built(compile=True)
+
+
 def test_a_model_without_layers_of_transformers_is_refused() -> None:
     model = built()[0]
     model.model.layers = torch.nn.ModuleList()
