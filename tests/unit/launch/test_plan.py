@@ -15,7 +15,7 @@ import yaml
 from engine.config import Run, Source, check, dump, load
 from engine.data.sources import read
 from engine.errors import WishError
-from launch.activations import saved
+from launch.activations import inputs, saved
 from launch.architecture import architecture
 from launch.cluster import place as place_of
 from launch.command import plan as launch_plan
@@ -313,6 +313,20 @@ def test_more_of_anything_needs_no_less(run_file: Path) -> None:
     assert kinds == sorted(kinds, reverse=True)
     offload = total("parallel.offload_optimizer=true", "parallel.strategy=zero3", *small)
     assert offload < total("parallel.strategy=zero3", *small)
+
+
+def test_inputs_of_layers_are_on_the_device_or_on_the_host(run_file: Path) -> None:
+    recomputed = ["model.activation_checkpointing=true", "train.micro_batch=4"]
+    kept, moved = (
+        load(run_file, [*recomputed, f"model.activation_offload={wish}"]).run for wish in ("false", "true")
+    )
+    model = architecture(kept)
+    size = inputs(model, job(kept, model).batch)
+    before, after = estimate(job(kept, model)), estimate(job(moved, model))
+    assert after.host == before.host + size and after.total < before.total
+    backward = [dict(one.phases)["backward"] for one in (before, after)]
+    assert backward[0] - backward[1] == size - size // model.shape.layers, "the one at work is on the device"
+    assert estimate(job(moved, model, cpu=True)).host == before.host, "there the host is where all is"
 
 
 def test_ranks_that_share_rows_each_hold_a_part_of_the_activations(run_file: Path) -> None:
